@@ -1,0 +1,5 @@
+//! Forebay: a reverse proxy and load-testing sidecar for slow HTTP upstreams.
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod telemetry;

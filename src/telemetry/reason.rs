@@ -1,0 +1,132 @@
+//! Why a request ended: the closed list shared by the metric label, the access log, the
+//! `x-forebay-reason` header and the JSON error code.
+//!
+//! Adding a reason is one line in the table below; everything else follows by exhaustive match.
+
+/// What kind of end a reason is; for error rates, a `ClientGone` is neither success nor failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ReasonClass {
+    Success,
+    /// The client sent something that is refused, or sent it too slowly.
+    ClientError,
+    /// Shed by a limit of Forebay's.
+    Limited,
+    /// The upstream failed.
+    UpstreamError,
+    /// A timeout or the deadline ended it.
+    Timeout,
+    ClientGone,
+    /// Forebay itself failed or is going away.
+    Internal,
+}
+
+macro_rules! reasons {
+    ($( $(#[$doc:meta])* $variant:ident = $code:literal, $status:literal, $class:ident, $title:literal; )*) => {
+        /// Why a request ended.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum Reason { $( $(#[$doc])* $variant, )* }
+
+        impl Reason {
+            pub const ALL: &'static [Reason] = &[ $( Reason::$variant, )* ];
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The word used everywhere: label, log field, header, JSON code.
+            pub const fn code(self) -> &'static str {
+                match self { $( Reason::$variant => $code, )* }
+            }
+
+            /// The status of the answer when Forebay makes it; for `ok` and `upstream_5xx` the upstream's own is used.
+            pub const fn status(self) -> u16 {
+                match self { $( Reason::$variant => $status, )* }
+            }
+
+            pub const fn class(self) -> ReasonClass {
+                match self { $( Reason::$variant => ReasonClass::$class, )* }
+            }
+
+            /// One sentence for the client and for `docs/reasons.md`; it names no address and no internals.
+            pub const fn title(self) -> &'static str {
+                match self { $( Reason::$variant => $title, )* }
+            }
+
+            pub const fn index(self) -> usize { self as usize }
+        }
+    };
+}
+
+reasons! {
+    Ok = "ok", 200, Success, "The request was answered.";
+    /// The upstream answered with a 5xx of its own, which was passed on.
+    Upstream5xx = "upstream_5xx", 502, UpstreamError, "The upstream answered with a server error.";
+
+    BadRequest = "bad_request", 400, ClientError, "The request is malformed or ambiguous.";
+    HeadTooLarge = "head_too_large", 431, ClientError, "The request's head is larger than allowed.";
+    BodyTooLarge = "body_too_large", 413, ClientError, "The request's body is larger than allowed.";
+    HeadTimeout = "head_timeout", 408, ClientError, "The request's head took too long to arrive.";
+    BodyTimeout = "body_timeout", 408, ClientError, "The request's body took too long to arrive.";
+    BodyTooSlow = "body_too_slow", 408, ClientError, "The request's body arrived more slowly than the minimum rate.";
+    WriteTimeout = "write_timeout", 408, ClientError, "The client stopped reading the answer.";
+    NoRoute = "no_route", 404, ClientError, "No route matches this request.";
+    MethodNotAllowed = "method_not_allowed", 405, ClientError, "This method is not allowed here.";
+    UpgradeRefused = "upgrade_refused", 426, ClientError, "This protocol upgrade is not allowed on this route.";
+    ClientGone = "client_gone", 499, ClientGone, "The client left before the answer was complete.";
+
+    RateLimited = "rate_limited", 429, Limited, "Too many requests: a rate limit was reached.";
+    DelayQueueFull = "delay_queue_full", 429, Limited, "Too many requests are already waiting for a rate limit.";
+    QueueFull = "queue_full", 503, Limited, "Too many requests are in flight and the queue is full.";
+    QueueTimeout = "queue_timeout", 503, Limited, "The request waited in the queue for too long.";
+    ClientLimit = "client_limit", 429, Limited, "This client has too many requests in flight.";
+    TooManyConnections = "too_many_connections", 503, Limited, "Too many connections are open.";
+
+    NoEndpoint = "no_endpoint", 503, UpstreamError, "No endpoint of the upstream can be used now.";
+    ConnectFailed = "connect_failed", 502, UpstreamError, "No connection to the upstream could be made.";
+    TlsFailed = "tls_failed", 502, UpstreamError, "No secure connection to the upstream could be made.";
+    UpstreamReset = "upstream_reset", 502, UpstreamError, "The upstream broke the connection.";
+    UpstreamClosed = "upstream_closed", 502, UpstreamError, "The upstream closed the connection before its answer was complete.";
+    UpstreamBadResponse = "upstream_bad_response", 502, UpstreamError, "The upstream's answer is not valid HTTP.";
+    UpstreamTooLarge = "upstream_too_large", 502, UpstreamError, "The upstream's answer is larger than allowed.";
+    UnexpectedUpgrade = "unexpected_upgrade", 502, UpstreamError, "The upstream switched protocols without being asked.";
+
+    ConnectTimeout = "connect_timeout", 504, Timeout, "Connecting to the upstream took too long.";
+    TlsTimeout = "tls_timeout", 504, Timeout, "The TLS handshake with the upstream took too long.";
+    FirstByteTimeout = "first_byte_timeout", 504, Timeout, "The upstream took too long to begin its answer.";
+    BetweenBytesTimeout = "between_bytes_timeout", 504, Timeout, "The upstream fell silent inside its answer.";
+    UpgradeIdle = "upgrade_idle", 504, Timeout, "The upgraded connection was idle for too long.";
+    DeadlineQueue = "deadline_in_queue", 504, Timeout, "The deadline passed while the request waited for its turn.";
+    DeadlineConnect = "deadline_in_connect", 504, Timeout, "The deadline passed while connecting to the upstream.";
+    DeadlineRequest = "deadline_in_request", 504, Timeout, "The deadline passed while the request was being sent.";
+    DeadlineFirstByte = "deadline_in_first_byte", 504, Timeout, "The deadline passed before the upstream began its answer.";
+    DeadlineBody = "deadline_in_body", 504, Timeout, "The deadline passed inside the upstream's answer.";
+
+    ShuttingDown = "shutting_down", 503, Internal, "The proxy is shutting down.";
+    Internal = "internal", 500, Internal, "The proxy failed.";
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_snake_case_words() {
+        let mut seen = std::collections::HashSet::new();
+        for reason in Reason::ALL {
+            assert!(seen.insert(reason.code()), "{reason} twice");
+            assert!(reason.code().bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'));
+            assert!((200..600).contains(&reason.status()));
+        }
+    }
+
+    #[test]
+    fn every_expiry_of_time_on_the_upstream_side_is_a_504() {
+        for reason in Reason::ALL.iter().filter(|r| r.class() == ReasonClass::Timeout) {
+            assert_eq!(reason.status(), 504, "{reason}");
+        }
+    }
+}
