@@ -23,7 +23,7 @@ pub trait KeyLookup {
 pub struct RequestKeys<'a> {
     /// The client behind trusted proxies.
     pub client: IpAddr,
-    pub lookup: &'a dyn KeyLookup,
+    pub lookup: &'a (dyn KeyLookup + Sync),
 }
 
 /// The secret of the hashes: random for each process, given by tests.

@@ -208,3 +208,7 @@ fn rejection(limiter: &Arc<RateLimiter>, refused: NoToken) -> RateRejection {
     let standing = Standing { limiter: Arc::clone(limiter), remaining: 0, reset: refused.wait };
     RateRejection { reason, retry_after: refused.wait, standing }
 }
+
+#[cfg(test)]
+#[path = "rates_tests.rs"]
+mod tests;

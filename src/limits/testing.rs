@@ -9,8 +9,8 @@ use prometheus::{IntCounter, IntGauge};
 
 use super::key::{KeyLookup, RequestKeys, Seed};
 use super::rate::RateLimiter;
-use crate::config::model::{InFlight, LimitKey, Queue, QueueOrder, Rate, RateLimit, RateMode};
-use crate::telemetry::metrics::LimiterMetrics;
+use crate::config::model::*;
+use crate::telemetry::metrics::{LimiterMetrics, QueueMetrics};
 
 #[derive(Default)]
 pub struct Head {
@@ -84,4 +84,58 @@ pub fn limiter_metrics() -> Arc<LimiterMetrics> {
         evictions: counter(),
         overflows: counter(),
     })
+}
+
+pub fn queue_metrics() -> Arc<QueueMetrics> {
+    Arc::new(QueueMetrics {
+        in_use: gauge(),
+        depth: gauge(),
+        admitted: counter(),
+        rejected_full: counter(),
+        rejected_timeout: counter(),
+    })
+}
+
+/// A route that answers by itself, without limits.
+pub fn route(name: &str) -> Route {
+    Route {
+        name: name.into(),
+        matches: RouteMatch {
+            hosts: Vec::new(),
+            path: PathPattern::Prefix(String::new()),
+            methods: Vec::new(),
+            headers: Vec::new(),
+        },
+        action: RouteAction::Respond { status: 200, content_type: "text/plain".into(), body: String::new() },
+        deadline: Deadline::None,
+        rate_limits: Vec::new(),
+        in_flight: None,
+        client_in_flight: None,
+        on_client_gone: ClientGone::Cancel,
+        max_body_bytes: 0,
+        upgrades: Upgrades { protocols: Vec::new(), idle_timeout: Duration::from_secs(1) },
+        rewrite: Rewrite::None,
+        request_headers: HeaderEdits::default(),
+        response_headers: HeaderEdits::default(),
+        host: HostPolicy::Preserve,
+        rate_limit_headers: true,
+    }
+}
+
+pub fn config(routes: Vec<Route>) -> Config {
+    Config {
+        runtime: Runtime { threads: 1 },
+        listeners: Vec::new(),
+        admin: Admin { address: None, token: None },
+        shutdown: Shutdown { accept_grace: Duration::ZERO, drain_timeout: Duration::ZERO },
+        reload: Reload { watch: false },
+        access_log: AccessLog { output: LogOutput::Off, sample: 0.0, buffer: 1 },
+        log: Log { level: "info".into(), format: LogFormat::Text },
+        metrics: Metrics { buckets: Vec::new(), peak_window: Duration::from_secs(1) },
+        rate_limits: Vec::new(),
+        in_flight: None,
+        upstreams: Vec::new(),
+        routes: routes.into_iter().map(Arc::new).collect(),
+        hash: String::new(),
+    }
 }
