@@ -1,5 +1,10 @@
 //! The order of the limits, and what is given back on every way out.
 
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 use tokio::time::advance;
 
 use super::super::testing::{BY_CLIENT, client, in_flight, limiter, limiter_metrics, queue_metrics, rate};
@@ -175,4 +180,97 @@ fn admission_can_run_on_any_thread() {
     let keys = client(1);
     send(admission.admit(&keys, None));
     send(admission.try_admit(&keys, None));
+}
+
+/// Requests of eight clients through every limit at once, in any interleaving.
+struct Simulation {
+    admission: &'static Admission,
+    waiting: Vec<Pin<Box<dyn Future<Output = Result<Permits, Rejection>>>>>,
+    running: Vec<Permits>,
+    rng: SmallRng,
+}
+
+impl Simulation {
+    fn step(&mut self) -> Duration {
+        match self.rng.random_range(0..10) {
+            0..4 => self.arrive(),
+            4..6 if !self.running.is_empty() => {
+                drop(self.running.swap_remove(self.rng.random_range(0..self.running.len())));
+            }
+            6 if !self.waiting.is_empty() => {
+                drop(self.waiting.swap_remove(self.rng.random_range(0..self.waiting.len())));
+            }
+            7 => self.resize(),
+            _ => return Duration::from_millis(self.rng.random_range(0..400)),
+        }
+        Duration::ZERO
+    }
+
+    fn arrive(&mut self) {
+        let (n, wait) = (self.rng.random_range(0..8), Duration::from_millis(self.rng.random_range(1..3000)));
+        let (admission, deadline) = (self.admission, Instant::now() + wait);
+        match admission.try_admit(&client(n), Some(deadline)) {
+            TryAdmit::Admitted(permits) => self.running.push(permits),
+            TryAdmit::Rejected(_) => {}
+            TryAdmit::Wait(pending) => self.waiting.push(Box::pin(pending.wait())),
+        }
+    }
+
+    fn resize(&mut self) {
+        let limit = in_flight(self.rng.random_range(1..5), self.rng.random_range(0..4), SECOND, QueueOrder::Lifo);
+        let limiter = [&self.admission.route, &self.admission.upstream][self.rng.random_range(0..2)];
+        limiter.as_ref().unwrap().resize(limit);
+    }
+
+    fn poll_all(&mut self) {
+        let mut context = Context::from_waker(Waker::noop());
+        for mut future in std::mem::take(&mut self.waiting) {
+            match future.as_mut().poll(&mut context) {
+                Poll::Pending => self.waiting.push(future),
+                Poll::Ready(Ok(permits)) => self.running.push(permits),
+                Poll::Ready(Err(_)) => {}
+            }
+        }
+    }
+
+    fn check(&self, at: &str) {
+        let [_, route, global, upstream] = in_use(self.admission);
+        assert!(self.running.iter().all(|permits| permits.held() == 4), "{at}");
+        assert_eq!(upstream, self.running.len(), "{at}: nobody who waits holds an upstream permit");
+        let most = self.running.len() + self.waiting.len();
+        assert!(upstream <= global && global <= route && route <= most, "{at}: {route} {global} {upstream}");
+    }
+}
+
+async fn simulate(seed: u64) {
+    let mut delayed = rate(20, 1, 3);
+    delayed.mode = RateMode::Delay;
+    delayed.max_delayed = 4;
+    let rates = RateLimiters::new([limiter(delayed), limiter(rate(40, 1, 10))]);
+    let admission: &'static Admission = Box::leak(Box::new(Admission { rates, ..everything() }));
+    let rng = SmallRng::seed_from_u64(seed);
+    let mut simulation = Simulation { admission, waiting: Vec::new(), running: Vec::new(), rng };
+    for step in 0..1000 {
+        let pause = simulation.step();
+        advance(pause).await;
+        simulation.poll_all();
+        simulation.check(&format!("step {step}, FOREBAY_SEED={seed}"));
+    }
+    simulation.waiting.clear();
+    simulation.running.clear();
+    assert_eq!(in_use(admission), [0; 4], "FOREBAY_SEED={seed}");
+    assert!(admission.rates.iter().all(|limiter| limiter.waiting() == 0), "FOREBAY_SEED={seed}");
+}
+
+/// 256 seeds; `FOREBAY_SEED=n` replays one.
+#[tokio::test(start_paused = true)]
+async fn any_interleaving_gives_every_place_back() {
+    match std::env::var("FOREBAY_SEED").ok().and_then(|seed| seed.parse().ok()) {
+        Some(seed) => simulate(seed).await,
+        None => {
+            for seed in 0..256 {
+                simulate(seed).await;
+            }
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! What a client is told about its limits: `RateLimit`, `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers, in the
 //! syntax of structured fields, RFC 9651) and `Retry-After` (RFC 9110, section 10.2.3).
 
+use std::cmp::Reverse;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,15 +27,16 @@ pub struct RateFields {
 
 /// Both fields for the strictest limit: the one that leaves the fewest requests and, among equals, for the longest time.
 pub fn rate_fields<'a>(standings: impl IntoIterator<Item = &'a Standing>) -> Option<RateFields> {
-    let strictest = standings.into_iter().reduce(|a, b| if stricter(a, b) { a } else { b })?;
+    let room = |standing: &Standing| (standing.remaining, standing.reset);
+    let strictest = standings.into_iter().reduce(|a, b| if stricter(room(a), room(b)) { a } else { b })?;
     let mut rate_limit = quoted(&strictest.limiter.config().name);
     let _ = write!(rate_limit, ";r={};t={}", strictest.remaining, whole_seconds(strictest.reset));
     Some(RateFields { rate_limit, policy: strictest.limiter.policy().to_owned() })
 }
 
-/// True when `a` leaves less room than `b`.
-pub(super) fn stricter(a: &Standing, b: &Standing) -> bool {
-    (a.remaining, std::cmp::Reverse(a.reset)) <= (b.remaining, std::cmp::Reverse(b.reset))
+/// True when the first limit (remaining requests, time to reset) leaves no more room than the second.
+pub(super) fn stricter(a: (u32, Duration), b: (u32, Duration)) -> bool {
+    (a.0, Reverse(a.1)) <= (b.0, Reverse(b.1))
 }
 
 /// The value of `Retry-After`: whole seconds, rounded up, so that a client which waits exactly this long is let through

@@ -24,6 +24,9 @@ use super::rate::{NoToken, RateLimiter, Taken};
 use crate::config::model::RateMode;
 use crate::telemetry::Reason;
 
+/// How long a request without a deadline may be delayed: nothing waits for ever.
+const LONGEST_DELAY: Duration = Duration::from_secs(60);
+
 /// The rate limits of one scope, in the order of the file.
 #[derive(Debug, Default)]
 pub struct RateLimiters {
@@ -94,11 +97,12 @@ impl Drop for Place {
 }
 
 /// What has been taken so far.
-struct Grant {
+struct Grant<'a> {
     wait: Duration,
     /// Allocates only when the request has to wait.
     places: Vec<Place>,
-    standing: Option<Standing>,
+    /// The limit that leaves the least, with what it said.
+    strictest: Option<(&'a Arc<RateLimiter>, Taken)>,
 }
 
 impl RateLimiters {
@@ -121,7 +125,7 @@ impl RateLimiters {
         if self.is_empty() {
             return RateDecision::Admit(None);
         }
-        let max_wait = deadline.map_or(Duration::MAX, |d| d.saturating_duration_since(Instant::now()));
+        let max_wait = deadline.map_or(LONGEST_DELAY, |d| d.saturating_duration_since(Instant::now()));
         match self.ask_all(keys, max_wait).and_then(|()| self.take_from(0, keys, max_wait)) {
             Ok(grant) => {
                 self.run_shadow(keys);
@@ -149,14 +153,14 @@ impl RateLimiters {
         index: usize,
         keys: &RequestKeys<'_>,
         max_wait: Duration,
-    ) -> Result<Grant, (&Arc<RateLimiter>, NoToken)> {
+    ) -> Result<Grant<'_>, (&Arc<RateLimiter>, NoToken)> {
         let Some(limiter) = self.enforced.get(index) else {
-            return Ok(Grant { wait: Duration::ZERO, places: Vec::new(), standing: None });
+            return Ok(Grant { wait: Duration::ZERO, places: Vec::new(), strictest: None });
         };
         let taken = limiter.take(limiter.key(keys), max_wait).map_err(|refused| (limiter, refused))?;
         let place = (!taken.wait.is_zero()).then(|| Place { limiter: Arc::clone(limiter), taken, used: false });
         match self.take_from(index + 1, keys, max_wait) {
-            Ok(grant) => Ok(grant.with(limiter, &taken, place)),
+            Ok(grant) => Ok(grant.with(limiter, taken, place)),
             Err(refusal) => {
                 if place.is_none() {
                     limiter.undo(&taken);
@@ -176,8 +180,8 @@ impl RateLimiters {
     }
 }
 
-impl Grant {
-    fn with(mut self, limiter: &Arc<RateLimiter>, taken: &Taken, place: Option<Place>) -> Self {
+impl<'a> Grant<'a> {
+    fn with(mut self, limiter: &'a Arc<RateLimiter>, taken: Taken, place: Option<Place>) -> Self {
         match place {
             Some(place) => {
                 limiter.metrics().delayed.inc();
@@ -185,22 +189,30 @@ impl Grant {
             }
             None => limiter.metrics().admitted.inc(),
         }
-        let standing = Standing { limiter: Arc::clone(limiter), remaining: taken.remaining, reset: taken.reset };
         self.wait = self.wait.max(taken.wait);
-        self.standing = Some(match self.standing {
-            Some(other) if stricter(&other, &standing) => other,
-            _ => standing,
-        });
+        self.strictest = match self.strictest {
+            Some(other) if stricter(room(&other.1), room(&taken)) => Some(other),
+            _ => Some((limiter, taken)),
+        };
         self
     }
 }
 
-fn decision(grant: Grant) -> RateDecision {
+fn room(taken: &Taken) -> (u32, Duration) {
+    (taken.remaining, taken.reset)
+}
+
+fn decision(grant: Grant<'_>) -> RateDecision {
+    let standing = grant.strictest.map(|(limiter, taken)| Standing {
+        limiter: Arc::clone(limiter),
+        remaining: taken.remaining,
+        reset: taken.reset,
+    });
     if grant.places.is_empty() {
-        return RateDecision::Admit(grant.standing);
+        return RateDecision::Admit(standing);
     }
     let until = Instant::now() + grant.wait;
-    RateDecision::Delay(Delay { until, wait: grant.wait, places: grant.places, standing: grant.standing })
+    RateDecision::Delay(Delay { until, wait: grant.wait, places: grant.places, standing })
 }
 
 fn rejection(limiter: &Arc<RateLimiter>, refused: NoToken) -> RateRejection {

@@ -18,7 +18,8 @@
 //!
 //! Each new key first sweeps the next `SWEEP` slots and forgets the keys whose bucket is full again. When the table is full
 //! after that, the key shares one overflow bucket with all others that found no place: a flood of keys is limited as if it
-//! were one client. *Claim: a new key finds a place as long as at most two thirds of `max_keys` are live (not full).*
+//! were one client. *Claim (from 12 keys on): a new key finds a place as long
+//! as at most two thirds of `max_keys` are live (not full).*
 //! One turn of the sweep takes capacity/16 ≤ max_keys/6 insertions (capacity ≤ 8/3 max_keys). If it begins with at least
 //! max_keys/6 free places it cannot run out; it forgets every key that was not live at its beginning, so that the next
 //! turn begins with at least max_keys - live - max_keys/6 ≥ max_keys/6 free places. The first begins with all of them.
@@ -212,7 +213,6 @@ impl Table {
     fn new(max_keys: usize, metrics: Arc<LimiterMetrics>) -> Self {
         let max = max_keys.max(1);
         let capacity = (max + max.div_ceil(3)).next_power_of_two().max(2 * SWEEP);
-        metrics.keys.set(0);
         Self { slots: vec![[0; 2]; capacity], mask: capacity - 1, used: 0, max, hand: 0, overflow: 0, metrics }
     }
 
@@ -273,7 +273,7 @@ impl Table {
         let (Ok(slot) | Err(slot)) = self.find(key);
         self.slots[slot] = [key, tat];
         self.used += 1;
-        self.metrics.keys.set(self.used as i64);
+        self.metrics.keys.inc();
     }
 
     /// Forgets the keys of the next slots whose bucket is full again.
@@ -286,9 +286,10 @@ impl Table {
             }
             self.hand = (self.hand + 1) & self.mask;
         }
-        if self.used < before {
-            self.metrics.evictions.inc_by((before - self.used) as u64);
-            self.metrics.keys.set(self.used as i64);
+        let forgotten = before - self.used;
+        if forgotten > 0 {
+            self.metrics.evictions.inc_by(forgotten as u64);
+            self.metrics.keys.sub(forgotten as i64);
         }
     }
 
@@ -310,6 +311,13 @@ impl Table {
         }
         self.slots[hole] = [0; 2];
         self.used -= 1;
+    }
+}
+
+/// The gauge is shared with the limit that replaces this one at a reload: each table takes out what it put in.
+impl Drop for Table {
+    fn drop(&mut self) {
+        self.metrics.keys.sub(self.used as i64);
     }
 }
 
