@@ -1,8 +1,8 @@
 //! The order of the limits, and what is given back on every way out.
 
-use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
+use futures_util::future::BoxFuture;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::advance;
@@ -185,7 +185,7 @@ fn admission_can_run_on_any_thread() {
 /// Requests of eight clients through every limit at once, in any interleaving.
 struct Simulation {
     admission: &'static Admission,
-    waiting: Vec<Pin<Box<dyn Future<Output = Result<Permits, Rejection>>>>>,
+    waiting: Vec<BoxFuture<'static, Result<Permits, Rejection>>>,
     running: Vec<Permits>,
     rng: SmallRng,
 }

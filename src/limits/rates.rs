@@ -7,8 +7,8 @@
 //! and never one too many. With a single limit there is nothing to ask first and nothing to put back.
 //!
 //! `mode = "delay"`: the token is reserved at once, so that requests run in the order in which they came, and the request
-//! waits for it outside of any lock. Waiting has two bounds, the deadline (a token that comes too late is refused at once)
-//! and `max_delayed`. A waiter that leaves before its turn gives its token back if it was the last in line; from the
+//! waits for it outside of any lock. Waiting has two bounds, the deadline or 60 s without one (a token that comes later is
+//! refused at once) and `max_delayed`. A waiter that leaves before its turn gives its token back if it was the last in line; from the
 //! middle of the line it cannot be given back (those behind it keep their times), and the slot passes unused.
 //!
 //! `mode = "shadow"`: decided after the others have admitted the request, counted, and without any effect.

@@ -59,3 +59,83 @@ impl Upstream {
         &self.endpoints
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::net::SocketAddr;
+    use std::time::Duration;
+
+    use futures_util::future::BoxFuture;
+
+    use super::super::{HttpProbe, SystemResolver};
+    use super::*;
+    use crate::config::model::{EndpointAddress, UpstreamProtocol, UpstreamTimeouts};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    struct Fixed;
+
+    impl Resolve for Fixed {
+        fn resolve<'a>(&'a self, _host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+            Box::pin(std::future::ready(Ok(vec![SocketAddr::from(([10, 0, 0, 1], port))])))
+        }
+    }
+
+    fn config(endpoint: EndpointAddress) -> model::Upstream {
+        model::Upstream {
+            name: "api".into(),
+            endpoints: vec![endpoint],
+            protocol: UpstreamProtocol::Http1,
+            tls: None,
+            timeouts: UpstreamTimeouts {
+                connect: SECOND,
+                tls: SECOND,
+                first_byte: SECOND,
+                between_bytes: SECOND,
+                idle: SECOND,
+            },
+            in_flight: None,
+            max_idle_connections: 1,
+            health: None,
+            dns_refresh: SECOND,
+            max_response_head_bytes: 1024,
+            max_response_body_bytes: None,
+            connect_retries: 0,
+        }
+    }
+
+    fn named() -> EndpointAddress {
+        EndpointAddress::Name { host: "api.example".into(), port: 80 }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_started_upstream_gets_its_addresses_and_stops_with_its_owner() {
+        let upstream =
+            Upstream::start(Arc::new(config(named())), Arc::new(Fixed), Arc::new(HttpProbe { http2: false }), 1);
+        let set = Arc::clone(upstream.endpoints());
+
+        tokio::time::timeout(SECOND, set.wait_for_addresses()).await.expect("resolved at once");
+        assert!(set.pick(&[]).is_some());
+
+        drop(upstream);
+        let alone = async {
+            while Arc::strong_count(&set) > 1 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(SECOND, alone).await.expect("the task lets go of the endpoints");
+    }
+
+    #[tokio::test]
+    async fn a_reload_keeps_an_upstream_whose_endpoints_and_checks_are_the_same() {
+        let probe: Arc<dyn Probe> = Arc::new(HttpProbe { http2: false });
+        let literal = EndpointAddress::Socket(SocketAddr::from(([127, 0, 0, 1], 80)));
+        let upstream = Upstream::start(Arc::new(config(literal.clone())), Arc::new(SystemResolver), probe, 1);
+
+        let mut same = config(literal);
+        same.connect_retries = 7;
+        assert!(upstream.serves(&same), "how requests are sent is not this object's business");
+        assert!(!upstream.serves(&config(named())));
+    }
+}
