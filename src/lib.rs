@@ -3,4 +3,5 @@
 
 pub mod config;
 pub mod message;
+pub mod routing;
 pub mod telemetry;

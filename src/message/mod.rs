@@ -6,3 +6,6 @@
 
 pub mod head;
 pub mod hop;
+pub mod path;
+
+pub use head::{Fields, Known, Method, RequestHead, ResponseHead};
