@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod deadline;
 pub mod message;
 pub mod routing;
 pub mod telemetry;

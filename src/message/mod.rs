@@ -4,8 +4,12 @@
 //! argument. What a client or an upstream sends is judged here, once and strictly, so that the forwarding loop only ever
 //! sees messages with one meaning. Start with [`head`].
 
+pub mod chunked;
+pub mod forwarded;
+pub mod grpc;
 pub mod head;
 pub mod hop;
+pub mod ids;
 pub mod path;
 
 pub use head::{Fields, Known, Method, RequestHead, ResponseHead};

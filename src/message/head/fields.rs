@@ -159,6 +159,32 @@ impl Fields {
         }
     }
 
+    /// Appends a field whose value `write` appends to the buffer, so that it needs no memory of its own.
+    pub fn push_with(&mut self, known: Known, write: impl FnOnce(&mut Vec<u8>)) {
+        let name = self.store(known.name().as_bytes());
+        let start = self.buf.len();
+        write(&mut self.buf);
+        let value = self.clean_from(start);
+        self.items.push(Field { name, value, known });
+    }
+
+    /// Makes one field out of all fields of a list, with what `write` appends as last element.
+    pub fn extend_list(&mut self, known: Known, write: impl FnOnce(&mut Vec<u8>)) {
+        let name = self.store(known.name().as_bytes());
+        let start = self.buf.len();
+        for at in 0..self.items.len() {
+            let Field { value, known: other, .. } = self.items[at];
+            if other == known && value.start < value.end {
+                self.buf.extend_from_within(value.range());
+                self.buf.extend_from_slice(b", ");
+            }
+        }
+        write(&mut self.buf);
+        let value = self.clean_from(start);
+        self.remove(known);
+        self.items.push(Field { name, value, known });
+    }
+
     /// Replaces all fields of this name by one.
     pub fn set_known(&mut self, known: Known, value: &[u8]) {
         self.remove(known);
@@ -226,13 +252,19 @@ impl Fields {
     }
 
     fn store_value(&mut self, value: &[u8]) -> Span {
-        let span = self.store(value.trim_ascii());
-        for byte in &mut self.buf[span.range()] {
+        let start = self.buf.len();
+        self.buf.extend_from_slice(value.trim_ascii());
+        self.clean_from(start)
+    }
+
+    /// Makes everything from `start` on fit to stand in a field value.
+    fn clean_from(&mut self, start: usize) -> Span {
+        for byte in &mut self.buf[start..] {
             if !is_value_byte(*byte) {
                 *byte = b' ';
             }
         }
-        span
+        Span { start: offset(start), end: offset(self.buf.len()) }
     }
 
     /// Puts bytes that are not fields (a host, a target) into the buffer.
