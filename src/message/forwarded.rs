@@ -72,7 +72,8 @@ fn rightmost_untrusted(peer: IpAddr, trusted: &[Cidr], hops: impl Iterator<Item 
 /// List elements over all lines of a field, last first. Quotes are not looked at on purpose: from the right, an unbalanced
 /// quote of a stranger cannot swallow what the trusted proxy appended behind it.
 fn elements_from_right(fields: &Fields, known: Known) -> impl Iterator<Item = &[u8]> {
-    fields.values(known).rev().flat_map(|value| value.rsplit(|b| *b == b',')).map(<[u8]>::trim_ascii)
+    let elements = fields.values(known).rev().flat_map(|value| value.rsplit(|b| *b == b','));
+    elements.map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
 }
 
 /// An address with or without port, IPv6 with or without brackets.
@@ -241,6 +242,7 @@ mod tests {
             ("10.0.0.1", &[("x-forwarded-for", "10.0.0.3,10.0.0.2")], "10.0.0.3"),
             ("10.0.0.1", &[("x-forwarded-for", "1.1.1.1, unknown, 10.0.0.2")], "10.0.0.2"),
             ("10.0.0.1", &[("x-forwarded-for", "")], "10.0.0.1"),
+            ("10.0.0.1", &[("x-forwarded-for", "1.1.1.1,,"), ("x-forwarded-for", "")], "1.1.1.1"),
             ("10.0.0.1", &[("x-forwarded-for", "2001:db8::1")], "2001:db8::1"),
             ("10.0.0.1", &[("x-forwarded-for", "[2001:db8::1]:80")], "2001:db8::1"),
             ("10.0.0.1", &[("x-forwarded-for", "[2001:db8::1]")], "2001:db8::1"),
