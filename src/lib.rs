@@ -2,6 +2,9 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod deadline;
 pub mod limits;
+pub mod message;
+pub mod routing;
 pub mod telemetry;
 pub mod upstream;
