@@ -186,6 +186,22 @@ fn a_reload_keeps_the_counts_of_what_stays_and_drops_what_is_gone() {
 }
 
 #[test]
+fn a_client_limit_may_go_while_its_route_stays() {
+    let telemetry = Telemetry::quiet();
+    let users = upstream("users", &[9001]);
+    let plain = route("slow", &users);
+    let limit = ClientInFlight { max: 2, key: LimitKey::None, max_keys: 10 };
+    let limited = Arc::new(Route { client_in_flight: Some(limit), ..Route::clone(&plain) });
+
+    telemetry.apply(&config("one", &[users.clone()], &[limited]), UNIX_EPOCH);
+    assert_eq!(lines(&telemetry, "forebay_client_limit").len(), 4);
+    telemetry.apply(&config("two", &[users], &[plain]), UNIX_EPOCH);
+
+    assert_eq!(lines(&telemetry, "forebay_client_limit").len(), 0);
+    assert_eq!(lines(&telemetry, "forebay_request_bytes_total{route=\"slow\"}").len(), 1);
+}
+
+#[test]
 fn a_refused_file_shows_until_the_next_good_one() {
     let telemetry = Telemetry::quiet();
     let successful = || lines(&telemetry, "forebay_config_last_reload_successful");
