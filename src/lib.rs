@@ -1,5 +1,9 @@
 //! Forebay: a reverse proxy and load-testing sidecar for slow HTTP upstreams.
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod config;
+pub mod exit_code;
+pub mod shutdown;
+pub mod tasks;
 pub mod telemetry;
