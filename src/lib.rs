@@ -4,6 +4,9 @@
 pub mod cli;
 pub mod config;
 pub mod exit_code;
+pub mod handover;
 pub mod shutdown;
+pub mod sockets;
+pub mod systemd;
 pub mod tasks;
 pub mod telemetry;
