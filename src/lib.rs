@@ -10,3 +10,4 @@ pub mod sockets;
 pub mod systemd;
 pub mod tasks;
 pub mod telemetry;
+pub mod units;
