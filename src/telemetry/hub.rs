@@ -9,6 +9,7 @@ use prometheus::process_collector::ProcessCollector;
 use prometheus::{IntCounter, IntGauge, Registry};
 use tokio::time::Instant;
 
+use super::access_log::AccessLog;
 use super::exposition::{self, Format};
 use super::histogram::Layout;
 use super::metrics::{
@@ -30,6 +31,7 @@ pub struct Telemetry {
     pub detached: DetachedMetrics,
     /// Panics caught in the work for one request or connection.
     pub panics: IntCounter,
+    access_log: AccessLog,
     pub(super) scalars: Scalars,
     registry: Registry,
     /// Fixed for the life of the process: buckets that change in the middle of a series mislead every quantile.
@@ -48,13 +50,14 @@ pub struct Telemetry {
 
 impl Telemetry {
     /// Fails when the output of the access log cannot be opened.
-    pub fn new(metrics: &model::Metrics, _access_log: &model::AccessLog) -> io::Result<Arc<Self>> {
+    pub fn new(metrics: &model::Metrics, access_log: &model::AccessLog) -> io::Result<Arc<Self>> {
         let registry = Registry::new();
         registry
             .register(Box::new(ProcessCollector::for_self()))
             .expect("a new registry holds nothing that could collide");
         let scalars = Scalars::new(registry.clone());
         let telemetry = Self {
+            access_log: AccessLog::new(&scalars, access_log)?,
             detached: DetachedMetrics::new(&scalars),
             panics: scalars.counter(&catalogue::PANICS, &[]),
             registry,
@@ -91,6 +94,19 @@ impl Telemetry {
     /// [`Telemetry::finish`] with the wall clock as an argument.
     pub fn finish_at(&self, record: &RequestRecord, at: SystemTime) {
         record.route.finish(record, at);
+        self.access_log.log(record, at);
+    }
+
+    /// Takes over the settings of the access log at a reload and opens its output again, which lets a rotated file go.
+    /// On an error the old output stays.
+    pub fn reopen_access_log(&self, config: &model::AccessLog) -> io::Result<()> {
+        self.access_log.reconfigure(config)
+    }
+
+    /// At the end: waits until the access log has written what it holds, at most for `timeout`. False when lines are
+    /// left. Blocks its thread.
+    pub fn flush_access_log(&self, timeout: Duration) -> bool {
+        self.access_log.flush(timeout)
     }
 
     /// The handles of a route; the same ones for the same name as long as the configuration has it.
@@ -146,6 +162,7 @@ impl Telemetry {
         self.queues.for_each(|(scope, name), queue| {
             snapshot.histogram(&catalogue::QUEUE_WAIT, &[scope, name], queue.wait.snapshot());
         });
+        snapshot.number(&catalogue::ACCESS_LOG_BUFFERED, &[], self.access_log.buffered_lines() as f64);
         self.runtimes.snapshot(&mut snapshot);
         self.allocator.snapshot(&mut snapshot);
         snapshot.extend(&self.registry.gather());
