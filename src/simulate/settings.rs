@@ -68,8 +68,8 @@ pub enum Capacity {
         queue: usize,
     },
     /// One connection at a time, as a synchronous server does it: the others are not even read. `queue` connections
-    /// wait in the process, the kernel's backlog is as short as the system allows, and further clients do not get
-    /// through connecting.
+    /// wait in the process, where they can be counted, about as many again in the kernel's backlog; the clients beyond
+    /// them do not get through connecting.
     Sync {
         queue: usize,
     },
