@@ -3,9 +3,11 @@
 
 pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod exit_code;
 pub mod handover;
 pub mod shutdown;
+pub mod simulate;
 pub mod sockets;
 pub mod systemd;
 pub mod tasks;
