@@ -15,6 +15,7 @@ pub mod settings;
 pub mod source;
 pub mod substitute;
 pub mod suggest;
+pub mod syntax;
 pub mod tree;
 pub mod value;
 
