@@ -26,6 +26,7 @@ enum State {
     Written {
         key: Span,
         value: Span,
+        is_default: bool,
     },
 }
 
@@ -52,6 +53,11 @@ impl<T> Field<T> {
 
     pub fn is_written(&self) -> bool {
         self.state != State::Default
+    }
+
+    /// It is written, with another value than the default. Writing a default out is never a mistake.
+    pub fn is_set(&self) -> bool {
+        matches!(self.state, State::Written { is_default: false, .. })
     }
 
     /// The value with its place, when it is written and right.
@@ -185,7 +191,16 @@ impl<'a> Decoder<'a> {
             Some(value)
         });
         self.origin = before;
-        Field { value, state: State::Written { key: entry.key_span.clone(), value: entry.value.span.clone() } }
+        let is_default = value.as_ref().is_some_and(|value| self.is_default(key, value));
+        let (key, span) = (entry.key_span.clone(), entry.value.span.clone());
+        Field { value, state: State::Written { key, value: span, is_default } }
+    }
+
+    /// Compared as they are shown; containers are compared key by key by whoever wants to know.
+    fn is_default<T: Value>(&mut self, key: &Key, value: &T) -> bool {
+        let (Some(shown), Default::Value(toml)) = (value.show(), key.default) else { return false };
+        let default = literal(toml).and_then(|node| T::decode(self, &node));
+        default.and_then(|default| default.show()) == Some(shown)
     }
 
     fn default_of<T: Value>(&mut self, key: &Key) -> Option<T> {

@@ -11,6 +11,8 @@ pub mod diagnostic;
 pub mod elements;
 pub mod files;
 pub mod model;
+pub mod reference;
+pub mod schema;
 pub mod settings;
 pub mod source;
 pub mod substitute;
@@ -28,6 +30,7 @@ pub use diagnostic::{Code, Diagnostic, Report, Severity};
 use elements::Root;
 use elements::limits::{resolve_in_flight, resolve_rate_limits};
 pub use model::Config;
+pub use schema::schema;
 pub use settings::{Origin, Settings};
 use source::Source;
 use substitute::Variables;
@@ -71,6 +74,12 @@ pub fn load(path: &Path, variable: &Variables<'_>) -> Result<Loaded, Report> {
 pub fn parse(file_name: &str, text: &str, variable: &Variables<'_>) -> Result<Loaded, Report> {
     let inputs = Inputs { variable, read: &|_| Ok("unread".to_owned()), base: Path::new("") };
     parse_with(file_name, text, &inputs, false)
+}
+
+/// Every effective setting as nested tables, each with its value and its origin (`line 12`, `default`); secrets are
+/// `***`. For the admin listener.
+pub fn effective(loaded: &Loaded) -> serde_json::Value {
+    loaded.settings.to_json()
 }
 
 /// The configuration without any file: every default.
