@@ -8,7 +8,7 @@ use super::describe::{Default, Key, Shape, Table};
 use super::diagnostic::{Code, Problem};
 use super::settings::{Origin, Settings};
 use super::source::{Source, Span};
-use super::suggest::nearest;
+use super::suggest::all_nearest;
 use super::tree::{Entry, Kind, Node};
 use super::value::Value;
 
@@ -253,7 +253,7 @@ impl<'a> Decoder<'a> {
         let entries = match &node.kind {
             Kind::Table(entries) => entries.as_slice(),
             _ => {
-                self.wrong_type(node, &format!("a table: {}", table.doc.to_lowercase()));
+                self.wrong_type(node, &format!("a table: {}", lower_first(first_sentence(&table.doc))));
                 &[]
             }
         };
@@ -282,16 +282,16 @@ impl Open<'_> {
     }
 
     fn report_missing(&self, cx: &mut Decoder<'_>, key: &Key) {
-        if self.entries.iter().any(|entry| self.meant_by(&entry.key) == Some(key.name)) {
+        if self.entries.iter().any(|entry| self.meant_by(&entry.key).contains(&key.name)) {
             return; // It is there, misspelt; that is reported.
         }
-        let example = key.example.map_or(String::new(), |toml| format!(", as in {} = {toml}", key.name));
+        let setting = key.example.map_or(key.name.to_owned(), |toml| format!("{} = {toml}", key.name));
         let problem = Problem::error(
             Code::MissingKey,
             header(&cx.source, &self.span),
-            format!("`{}` is missing in {}", key.name, cx.place_name()),
+            format!("`{}` is missing {}", key.name, cx.place_name()),
         );
-        cx.report(problem.help(format!("add `{}`{example}: {}", key.name, lower_first(first_sentence(&key.doc)))));
+        cx.report(problem.help(format!("add `{setting}`: {}", lower_first(first_sentence(&key.doc)))));
     }
 
     /// Reports every key that the table does not know.
@@ -317,22 +317,30 @@ impl Open<'_> {
             ));
         }
         let problem =
-            Problem::error(Code::UnknownKey, entry.key_span.clone(), format!("unknown key `{}` in {place}", entry.key));
-        match self.meant_by(&entry.key) {
-            Some(name) => problem.help(format!("did you mean `{name}`?")),
-            None => match super::elements::homes_of(&entry.key) {
+            Problem::error(Code::UnknownKey, entry.key_span.clone(), format!("unknown key `{}` {place}", entry.key));
+        match self.meant_by(&entry.key).as_slice() {
+            _ if cx.shorthand && self.is_listener(entry) => {
+                problem.help("with several listeners each has a name: write [listener.main] for the first")
+            }
+            names @ [_, ..] => problem.help(format!("did you mean {}?", quoted(names).join(" or "))),
+            [] => match super::elements::homes_of(&entry.key) {
                 homes if homes.is_empty() => problem.expected(format!("one of {}", self.key_list())),
                 homes => problem.help(format!("`{}` belongs in {}", entry.key, homes.join(" or "))),
             },
         }
     }
 
-    fn meant_by(&self, written: &str) -> Option<&'static str> {
-        nearest(written, self.table.keys.iter().map(|key| key.name))
+    /// A table in `[listener]` that holds an address: a second listener beside one without a name.
+    fn is_listener(&self, entry: &Entry) -> bool {
+        entry.value.as_table().is_some_and(|keys| keys.iter().any(|key| key.key == "address"))
+    }
+
+    fn meant_by(&self, written: &str) -> Vec<&'static str> {
+        all_nearest(written, self.table.keys.iter().map(|key| key.name))
     }
 
     fn key_list(&self) -> String {
-        self.table.keys.iter().map(|key| format!("`{}`", key.name)).collect::<Vec<_>>().join(", ")
+        quoted(&self.table.keys.iter().map(|key| key.name).collect::<Vec<_>>()).join(", ")
     }
 
     /// A misspelt secret is a secret all the same.
@@ -347,17 +355,21 @@ impl Open<'_> {
     }
 }
 
-/// `[route.slow]`, `[upstream.users] timeouts`, or "the file".
+/// "in [route.slow]", "in [upstream.users] timeouts" or "at the top of the file".
 fn place_name(path: &[String]) -> String {
     match path {
-        [] => "the top of the file".to_owned(),
+        [] => "at the top of the file".to_owned(),
         [kind, name, rest @ ..] if matches!(kind.as_str(), "route" | "upstream" | "listener") => {
             let rest = if rest.is_empty() { String::new() } else { format!(" {}", rest.join(".")) };
-            format!("[{kind}.{name}]{rest}")
+            format!("in [{kind}.{name}]{rest}")
         }
-        [name] => format!("[{name}]"),
-        [name, rest @ ..] => format!("[{name}] {}", rest.join(".")),
+        [name] => format!("in [{name}]"),
+        [name, rest @ ..] => format!("in [{name}] {}", rest.join(".")),
     }
+}
+
+fn quoted(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| format!("`{name}`")).collect()
 }
 
 /// The first line of a table: its `[header]`, or the brace of an inline one.

@@ -62,7 +62,7 @@ impl Writer {
             let Some(child) = key.shape.table() else { continue };
             // A table that is off by default is an example also inside one that is not.
             let example = example || key.default == Default::None;
-            self.table(&doc_with_form(key), &format!("{path}.{}", key.name), &child, example);
+            self.table(&key.doc, &format!("{path}.{}", key.name), &child, example);
         }
     }
 
@@ -114,14 +114,6 @@ fn is_table(key: &Key) -> bool {
 /// The table of a secret only says where it comes from.
 fn is_secret(key: &Key) -> bool {
     key.shape.table().is_some_and(|table| table.key("env").is_some() && table.key("file").is_some())
-}
-
-/// What the key does, and its short form.
-fn doc_with_form(key: &Key) -> String {
-    match key.example {
-        Some(example) => format!("{} In one line: {} = {example}", key.doc, key.name),
-        None => key.doc.clone(),
-    }
 }
 
 /// Defaults come from the source code, where a long list may be broken.

@@ -2,7 +2,7 @@
 //! errors on the same line say nothing new.
 
 use super::diagnostic::{Code, Problem};
-use super::source::Span;
+use super::source::{Source, Span};
 
 /// The parser's errors as problems, at most one for each line, in the order of the file.
 pub fn problems(text: &str, errors: &[toml::de::Error]) -> Vec<Problem> {
@@ -15,7 +15,22 @@ pub fn problems(text: &str, errors: &[toml::de::Error]) -> Vec<Problem> {
     }
     found.sort_by_key(|(line, rank, problem)| (*line, *rank, problem.span.as_ref().map(|span| span.start)));
     found.dedup_by_key(|(line, ..)| *line);
+    // What follows from the line before is not repeated: a table that is there twice, a list that is not closed.
+    found.dedup_by(|next, first| {
+        next.2.message == first.2.message && is_follow_up(&next.2.message) && {
+            let adjacent = next.0 == first.0 + 1;
+            first.0 = next.0;
+            adjacent || next.2.message == NOT_CLOSED
+        }
+    });
     found.into_iter().map(|(_, _, problem)| problem).collect()
+}
+
+const TWICE: &str = "this key or table is written twice";
+const NOT_CLOSED: &str = "a list or table above this line is not closed";
+
+fn is_follow_up(message: &str) -> bool {
+    [TWICE, NOT_CLOSED].contains(&message)
 }
 
 /// On character boundaries; the end of the text when the parser names no place.
@@ -26,13 +41,41 @@ fn place(text: &str, span: Option<Span>) -> Span {
     start..floor(span.end).max(start)
 }
 
+/// What syntax errors make of the rest: nothing on their lines, and nothing below a list that does not end, can be
+/// taken for what was meant.
+pub struct Damage {
+    lines: Vec<usize>,
+    from: Option<usize>,
+}
+
+impl Damage {
+    pub fn of(text: &str, problems: &[Problem]) -> Self {
+        let source = Source::new("", text);
+        let line = |problem: &Problem| problem.span.as_ref().map(|span| source.line_of(span));
+        let syntax = || problems.iter().filter(|problem| problem.code == Code::Syntax);
+        let open = syntax().find(|problem| problem.message == NOT_CLOSED);
+        Self { lines: syntax().filter_map(line).collect(), from: open.and_then(line) }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    /// True for a problem that stands whatever the damaged lines were meant to be.
+    pub fn leaves(&self, problem: &Problem, source: &Source<'_>) -> bool {
+        let Some(line) = problem.span.as_ref().map(|span| source.line_of(span)) else { return false };
+        problem.code != Code::MissingKey && !self.lines.contains(&line) && self.from.is_none_or(|from| line < from)
+    }
+}
+
 /// The problem and its rank among those of its line: the lower says more.
 fn problem(text: &str, span: Span, message: &str) -> (usize, Problem) {
     let line = Line::around(text, span.start);
     let error = |span: Span, message: &str| Problem::error(Code::Syntax, span, message);
     if message.contains("duplicate key") {
-        let help = "keep one of the two; several limits of a route are written as a list in one key";
-        return (0, error(span, "this key or table is written twice").help(help));
+        let list = "write both as a list in one key: rate_limit = [{ ... }, { ... }]";
+        let help = if line.text(text).contains("rate_limit") { list } else { "keep one of the two" };
+        return (0, error(span, TWICE).help(help));
     }
     if message.starts_with("unclosed table") {
         return (0, error(line.trimmed(), "this header has no `]`").help("close it, as in [route.users]"));
@@ -55,7 +98,11 @@ fn problem(text: &str, span: Span, message: &str) -> (usize, Problem) {
         return (1, error(line.trimmed(), "this text has no closing quote").help("close it on the same line"));
     }
     if message.starts_with("missing comma") || message.starts_with("extra assignment") {
-        return (1, error(span, "a comma is missing here"));
+        let content = line.text(text).trim_start();
+        if content.starts_with('[') || (content.contains(" = ") && !content.starts_with('{')) {
+            return (1, error(line.trimmed(), NOT_CLOSED).help("end it with `]` or `}`"));
+        }
+        return (1, error(span, "a comma is missing here").help("separate values with commas"));
     }
     if message.starts_with("unclosed array") {
         return (2, error(span, "a list is not closed").help("end it with `]`"));
@@ -66,7 +113,7 @@ fn problem(text: &str, span: Span, message: &str) -> (usize, Problem) {
     if message.starts_with("unexpected leading zero") {
         return (1, error(span, "a number cannot begin with 0").help("take the zero out, or put the value in quotes"));
     }
-    (3, error(span, message))
+    (3, error(span, message).help("see https://toml.io for how values, keys and tables are written"))
 }
 
 /// Letters, digits and what stands in addresses and quantities: clearly meant as one value.
@@ -93,6 +140,10 @@ impl Line {
 
     fn trimmed(&self) -> Span {
         self.trimmed.clone()
+    }
+
+    fn text<'t>(&self, text: &'t str) -> &'t str {
+        &text[self.start..self.end]
     }
 
     /// Key and value of a plain `key = value`, the comment cut off.

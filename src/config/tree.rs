@@ -4,7 +4,7 @@
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::diagnostic::{Code, Problem};
+use super::diagnostic::Problem;
 use super::source::Span;
 use super::substitute::{self, Variables};
 use super::syntax;
