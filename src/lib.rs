@@ -6,3 +6,4 @@ pub mod deadline;
 pub mod message;
 pub mod routing;
 pub mod telemetry;
+pub mod units;
