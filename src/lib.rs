@@ -3,6 +3,8 @@
 
 pub mod config;
 pub mod deadline;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod message;
 pub mod routing;
 pub mod telemetry;
