@@ -6,6 +6,8 @@ pub mod config;
 pub mod deadline;
 pub mod demo;
 pub mod exit_code;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod handover;
 pub mod limits;
 pub mod message;

@@ -1,4 +1,4 @@
-//! Fuzz target; the check and what it proves are in `forebay::message::fuzzing`.
+//! Fuzz target; the check and what it proves are in `forebay::fuzzing`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| forebay::message::fuzzing::response_head(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| forebay::fuzzing::response_head(data));

@@ -6,8 +6,6 @@
 
 pub mod chunked;
 pub mod forwarded;
-#[doc(hidden)]
-pub mod fuzzing;
 pub mod grpc;
 pub mod head;
 pub mod hop;

@@ -26,7 +26,7 @@ use super::timer::LazyTimer;
 use super::upgrade::Switch;
 use crate::config::model::{ClientGone, Route};
 use crate::limits::RateFields;
-use crate::message::head::{Body, HeadLimits, Parsed, RequestHead, ResponseBody, ResponseHead, parse_response};
+use crate::message::head::{Body, HeadLimits, Method, Parsed, RequestHead, ResponseBody, ResponseHead, parse_response};
 use crate::message::hop::{Keep, strip_hop_by_hop};
 use crate::telemetry::Reason;
 use crate::upstream::Endpoint;
@@ -36,12 +36,18 @@ const MAX_INTERIM: u32 = 16;
 
 /// One request at one upstream.
 pub struct Run<'r> {
-    pub route: &'r Route,
-    pub upstream: &'r Arc<UpstreamRuntime>,
+    pub to: Destination<'r>,
     pub request: &'r mut RequestHead,
     pub timer: &'r mut LazyTimer,
+}
+
+/// Where the request goes and under which rules: what both loops of an attempt look at.
+pub struct Destination<'r> {
+    pub route: &'r Route,
+    pub upstream: &'r Arc<UpstreamRuntime>,
     pub listener: &'r ListenerRuntime,
     pub live: &'r Live,
+    pub method: Method,
     pub rate_fields: Option<RateFields>,
     pub draining: bool,
 }
@@ -78,12 +84,12 @@ impl Run<'_> {
         facts: &mut Facts,
         switch: &mut Option<Switch>,
     ) -> Result<Done, Failure> {
-        facts.upstream = Some(self.upstream.metrics.clone());
+        facts.upstream = Some(self.to.upstream.metrics.clone());
         let mut tried: Vec<SocketAddr> = Vec::new();
         let mut only_new = false;
         let mut last = None;
         loop {
-            let Some(endpoint) = self.upstream.endpoints.pick(&tried) else {
+            let Some(endpoint) = self.to.upstream.endpoints.pick(&tried) else {
                 return Err(last.unwrap_or_else(|| Reason::NoEndpoint.into()));
             };
             match self.attempt(&endpoint, only_new, source, client, work, facts, switch).await {
@@ -92,10 +98,10 @@ impl Run<'_> {
                 Err(AttemptError::Stale) => only_new = true,
                 Err(AttemptError::Connect(failure)) => {
                     tried.push(endpoint.address);
-                    if tried.len() > self.upstream.config.connect_retries as usize {
+                    if tried.len() > self.to.upstream.config.connect_retries as usize {
                         return Err(failure);
                     }
-                    self.upstream.metrics.connect_retries.inc();
+                    self.to.upstream.metrics.connect_retries.inc();
                     last = Some(failure);
                 }
             }
@@ -119,7 +125,7 @@ impl Run<'_> {
         facts.attempts += 1;
         facts.timings.connect = None;
         facts.timings.first_byte = None;
-        let in_flight = self.upstream.metrics.in_flight.guard(begun);
+        let in_flight = self.to.upstream.metrics.in_flight.guard(begun);
         let result = self.attempt_once(endpoint, only_new, source, client, work, facts, switch).await;
         let now = Instant::now();
         in_flight.leave(now);
@@ -129,7 +135,7 @@ impl Run<'_> {
             Err(AttemptError::Stale) => Reason::UpstreamClosed,
             Err(AttemptError::Connect(failure) | AttemptError::Failed(failure)) => failure.reason,
         };
-        self.upstream.metrics.attempt(reason, now - begun, facts.timings.first_byte, facts.timings.connect);
+        self.to.upstream.metrics.attempt(reason, now - begun, facts.timings.first_byte, facts.timings.connect);
         result
     }
 
@@ -144,7 +150,7 @@ impl Run<'_> {
         facts: &mut Facts,
         switch: &mut Option<Switch>,
     ) -> Result<Done, AttemptError> {
-        let pooled = if only_new { None } else { self.upstream.checkout(endpoint) };
+        let pooled = if only_new { None } else { self.to.upstream.checkout(endpoint) };
         facts.reused = pooled.is_some();
         let connection = match pooled {
             Some(connection) => connection,
@@ -165,9 +171,10 @@ impl Run<'_> {
         facts: &mut Facts,
     ) -> Result<Connection, AttemptError> {
         let begun = Instant::now();
-        self.live.clock.enter(Reason::DeadlineConnect);
-        let connected = race(self.upstream.connect(endpoint, &self.live.clock), source, self.live, self.timer).await;
-        self.live.clock.unlimit_answer();
+        self.to.live.clock.enter(Reason::DeadlineConnect);
+        let connected =
+            race(self.to.upstream.connect(endpoint, &self.to.live.clock), source, self.to.live, self.timer).await;
+        self.to.live.clock.unlimit_answer();
         let failure = match connected {
             Ok(Ok(connection)) => {
                 facts.timings.connect = Some(begun.elapsed());
@@ -178,7 +185,7 @@ impl Run<'_> {
         };
         match failure.reason {
             Reason::ConnectFailed | Reason::ConnectTimeout | Reason::TlsFailed | Reason::TlsTimeout => {
-                self.upstream.endpoints.connect_failed(endpoint);
+                endpoint.connect_failed();
                 Err(AttemptError::Connect(failure))
             }
             _ => Err(AttemptError::Failed(failure)),
@@ -197,9 +204,17 @@ impl Run<'_> {
         switch: &mut Option<Switch>,
     ) -> Result<Done, AttemptError> {
         let body = self.request.framing();
-        let upgrade = prepare::upgrade(self.request, self.route);
+        let upgrade = prepare::upgrade(self.request, self.to.route);
         work.out.clear();
-        prepare::write_http1(&mut work.out, self.request, self.route, endpoint, &work.target, &self.live.clock);
+        prepare::write_http1(
+            &mut work.out,
+            self.request,
+            self.to.route,
+            endpoint,
+            &work.target,
+            upgrade.as_deref(),
+            &self.to.live.clock,
+        );
         let framing = if body == Body::Chunked { Framing::Chunked } else { Framing::Length };
         let interim = if self.request.expects_continue() { client.interim_io() } else { None };
         let mut buf = Buf::default();
@@ -207,21 +222,21 @@ impl Run<'_> {
 
         let Workspace { answer, out, .. } = work;
         let mut request_sink = Sink::Http1(Http1Sink::new(&connection.io, out, framing));
-        let limits = body_limits(&self.listener.config, self.route.max_body_bytes, self.timeouts().first_byte);
-        let sending = send_request(source, &mut request_sink, self.live, limits, interim);
+        let limits = body_limits(&self.to.listener.config, self.to.route.max_body_bytes, self.to.timeouts().first_byte);
+        let sending = send_request(source, &mut request_sink, self.to.live, limits, interim);
         let relaying = async {
-            self.read_answer(&connection, &mut buf, answer, &dead).await?;
-            self.started(answer, facts)?;
+            self.to.read_answer(&connection, &mut buf, answer, &dead).await?;
+            self.to.started(answer, facts)?;
             if answer.status == 101 {
-                return self.switch(answer, upgrade, client, facts).await;
+                return self.to.switch(answer, upgrade, client, facts).await;
             }
             let body = answer.framing();
             let keep_alive = answer.keep_alive();
             let mut source = Source::Http1(Http1Source::of_response(&connection.io, &mut buf, body));
-            let delivered = self.pass_on(answer, body, &mut source, client, facts).await?;
+            let delivered = self.to.pass_on(answer, body, &mut source, client, facts).await?;
             Ok(Relayed { reusable: keep_alive && source.is_done() && buf.is_empty(), delivered, switched: false })
         };
-        let relayed = run_both(sending, relaying, self.live, self.timer, self.route.on_client_gone).await;
+        let relayed = run_both(sending, relaying, self.to.live, self.timer, self.to.route.on_client_gone).await;
         drop(request_sink);
 
         let relayed = match relayed {
@@ -232,15 +247,72 @@ impl Run<'_> {
             Err(failure) => return Err(failure.into()),
         };
         if relayed.switched {
-            *switch = Some(Switch::new(connection.io, buf, self.route.upgrades.idle_timeout));
+            *switch = Some(Switch::new(connection.io, buf, self.to.route.upgrades.idle_timeout));
             return Ok(Done::Switched);
         }
-        if relayed.reusable && self.live.request_sent.load(Ordering::Relaxed) && !self.draining {
-            self.upstream.release(endpoint, connection);
+        if relayed.reusable && self.to.live.request_sent.load(Ordering::Relaxed) && !self.to.draining {
+            self.to.upstream.release(endpoint, connection);
         }
         Ok(Done::Answered { complete: relayed.delivered })
     }
 
+    async fn over_http2(
+        &mut self,
+        endpoint: &Arc<Endpoint>,
+        connection: ConnectionRef,
+        source: &mut Source<'_>,
+        client: &mut Client<'_>,
+        work: &mut Workspace,
+        facts: &mut Facts,
+    ) -> Result<Done, AttemptError> {
+        self.to.live.clock.enter(Reason::DeadlineConnect);
+        let stream = race(connection.spawn_stream(), source, self.to.live, self.timer).await?;
+        let mut session = match stream {
+            Ok(Some(session)) => Box::new(session),
+            // The connection is full or closing: nothing was sent.
+            Ok(None) => return Err(AttemptError::Stale),
+            Err(error) => {
+                return Err(AttemptError::Connect(Failure::detailed(Reason::ConnectFailed, error.to_string())));
+            }
+        };
+        let ends = source.is_done();
+        let header = prepare::http2_header(
+            self.request,
+            self.to.route,
+            self.to.upstream,
+            endpoint,
+            &work.target,
+            &self.to.live.clock,
+        )?;
+        session
+            .write_request_header(Box::new(header), ends)
+            .map_err(|error| Failure::detailed(Reason::UpstreamReset, error.to_string()))?;
+        let mut request_sink = match session.take_request_body_writer() {
+            Some(stream) if !ends => Sink::Http2(Http2Sink::new(stream, false)),
+            _ => Sink::Discard,
+        };
+        let limits = body_limits(&self.to.listener.config, self.to.route.max_body_bytes, self.to.timeouts().first_byte);
+        let interim = if self.request.expects_continue() { client.interim_io() } else { None };
+        let answer = &mut work.answer;
+        let sending = send_request(source, &mut request_sink, self.to.live, limits, interim);
+        let relaying = async {
+            session
+                .read_response_header()
+                .await
+                .map_err(|error| AnswerStop::Upstream(Reason::UpstreamReset, error.to_string()))?;
+            let header = session.response_header().ok_or_else(|| bad("no head"))?;
+            *answer = ResponseHead::from_http2(header, self.to.method, session.response_finished()).map_err(refused)?;
+            self.to.started(answer, facts)?;
+            let body = answer.framing();
+            let mut source = Source::Http2Answer(Http2Answer::new(session));
+            self.to.pass_on(answer, body, &mut source, client, facts).await
+        };
+        let delivered = run_both(sending, relaying, self.to.live, self.timer, self.to.route.on_client_gone).await?;
+        Ok(Done::Answered { complete: delivered })
+    }
+}
+
+impl Destination<'_> {
     /// Reads heads until the final one has arrived. `dead` is set when the connection ended before any byte did.
     async fn read_answer(
         &self,
@@ -249,13 +321,15 @@ impl Run<'_> {
         answer: &mut ResponseHead,
         dead: &AtomicBool,
     ) -> Result<(), AnswerStop> {
-        let limits =
-            HeadLimits { max_bytes: self.upstream.config.max_response_head_bytes, ..self.listener.upstream_head_limits };
+        let limits = HeadLimits {
+            max_bytes: self.upstream.config.max_response_head_bytes,
+            ..self.listener.upstream_head_limits
+        };
         answer.reset();
         let mut interim = 0;
         loop {
             if !buf.is_empty() {
-                match parse_response(buf.filled(), &limits, self.request.method, answer) {
+                match parse_response(buf.filled(), &limits, self.method, answer) {
                     Ok(Parsed::Complete { head_len }) => {
                         buf.consume(head_len);
                         if !answer.is_interim() {
@@ -360,54 +434,6 @@ impl Run<'_> {
         let mut sink = client.begin(answer, ResponseBody::None).map_err(|_| AnswerStop::ClientGone)?;
         sink.flush().await.map_err(|_| AnswerStop::ClientGone)?;
         Ok(Relayed { reusable: false, delivered: true, switched: true })
-    }
-
-    async fn over_http2(
-        &mut self,
-        endpoint: &Arc<Endpoint>,
-        connection: ConnectionRef,
-        source: &mut Source<'_>,
-        client: &mut Client<'_>,
-        work: &mut Workspace,
-        facts: &mut Facts,
-    ) -> Result<Done, AttemptError> {
-        self.live.clock.enter(Reason::DeadlineConnect);
-        let stream = race(connection.spawn_stream(), source, self.live, self.timer).await?;
-        let mut session = match stream {
-            Ok(Some(session)) => Box::new(session),
-            // The connection is full or closing: nothing was sent.
-            Ok(None) => return Err(AttemptError::Stale),
-            Err(error) => return Err(AttemptError::Connect(Failure::detailed(Reason::ConnectFailed, error.to_string()))),
-        };
-        let ends = source.is_done();
-        let header =
-            prepare::http2_header(self.request, self.route, self.upstream, endpoint, &work.target, &self.live.clock)?;
-        session
-            .write_request_header(Box::new(header), ends)
-            .map_err(|error| Failure::detailed(Reason::UpstreamReset, error.to_string()))?;
-        let mut request_sink = match session.take_request_body_writer() {
-            Some(stream) if !ends => Sink::Http2(Http2Sink::new(stream, false)),
-            _ => Sink::Discard,
-        };
-        let limits = body_limits(&self.listener.config, self.route.max_body_bytes, self.timeouts().first_byte);
-        let interim = if self.request.expects_continue() { client.interim_io() } else { None };
-        let answer = &mut work.answer;
-        let sending = send_request(source, &mut request_sink, self.live, limits, interim);
-        let relaying = async {
-            session
-                .read_response_header()
-                .await
-                .map_err(|error| AnswerStop::Upstream(Reason::UpstreamReset, error.to_string()))?;
-            let header = session.response_header().ok_or_else(|| bad("no head"))?;
-            *answer = ResponseHead::from_http2(header, self.request.method, session.response_finished())
-                .map_err(refused)?;
-            self.started(answer, facts)?;
-            let body = answer.framing();
-            let mut source = Source::Http2Answer(Http2Answer::new(session));
-            self.pass_on(answer, body, &mut source, client, facts).await
-        };
-        let delivered = run_both(sending, relaying, self.live, self.timer, self.route.on_client_gone).await?;
-        Ok(Done::Answered { complete: delivered })
     }
 
     fn timeouts(&self) -> &crate::config::model::UpstreamTimeouts {

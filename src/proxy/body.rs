@@ -14,7 +14,8 @@ use pingora::protocols::http::v2::client::Http2Session;
 
 use super::buffer::{Buf, SMALL};
 use super::io::Io;
-use crate::message::chunked::ChunkedDecoder;
+use crate::message::chunked::Decoder;
+use crate::message::head::http2::trailers_from_http;
 use crate::message::head::{Body, Fields, ResponseBody};
 
 /// Why a body could not be read to its end.
@@ -123,7 +124,7 @@ pub struct Http1Source<'c> {
 #[derive(Debug)]
 enum State {
     Length(u64),
-    Chunked(Box<ChunkedDecoder>),
+    Chunked(Box<Decoder>),
     /// Until the peer closes; true once it has.
     UntilClose(bool),
 }
@@ -171,9 +172,10 @@ impl<'c> Http1Source<'c> {
             State::Chunked(decoder) => {
                 while !decoder.is_done() && !self.buf.is_empty() {
                     let step = decoder.decode(self.buf.filled()).map_err(|e| BodyError::Malformed(e.detail()))?;
-                    self.buf.consume(step.skip);
-                    self.available = step.data;
-                    if step.data > 0 || step.skip == 0 {
+                    self.available = step.data.len();
+                    // What lies before the data (or all of it, when there is none) is framing.
+                    self.buf.consume(if step.data.is_empty() { step.consumed } else { step.data.start });
+                    if self.available > 0 {
                         break;
                     }
                 }
@@ -203,10 +205,8 @@ impl<'c> Http1Source<'c> {
         debug_assert!(n <= self.available);
         self.available -= n;
         self.buf.consume(n);
-        match &mut self.state {
-            State::Length(left) => *left -= n as u64,
-            State::Chunked(decoder) => decoder.consumed(n),
-            State::UntilClose(_) => {}
+        if let State::Length(left) = &mut self.state {
+            *left -= n as u64;
         }
     }
 
@@ -274,7 +274,7 @@ impl Http2Source {
             }
             match ready!(self.stream.poll_trailers(cx)) {
                 Ok(trailers) => {
-                    self.trailers = trailers.map(|map| fields_from_map(&map));
+                    self.trailers = trailers.map(|map| trailers_from_http(&map));
                     self.done = true;
                 }
                 Err(error) => return Poll::Ready(Err(BodyError::Reset(error.to_string()))),
@@ -334,21 +334,13 @@ impl Http2Answer {
             // Reading trailers keeps no state between polls, so that a new future for each poll loses nothing.
             match ready!(pin!(self.session.0.read_trailers()).poll(cx)) {
                 Ok(trailers) => {
-                    self.trailers = trailers.map(|map| fields_from_map(&map));
+                    self.trailers = trailers.map(|map| trailers_from_http(&map));
                     self.done = true;
                 }
                 Err(error) => return Poll::Ready(Err(BodyError::Reset(error.to_string()))),
             }
         }
     }
-}
-
-pub fn fields_from_map(map: &http::HeaderMap) -> Fields {
-    let mut fields = Fields::default();
-    for (name, value) in map {
-        fields.push(name.as_str().as_bytes(), value.as_bytes());
-    }
-    fields
 }
 
 /// Waits for body bytes: `Ok(0)` at the end.

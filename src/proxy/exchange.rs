@@ -17,7 +17,8 @@ use super::body::Source;
 use super::client::Client;
 use super::generation::{Generation, RouteRuntime};
 use super::listener::ConnectionInfo;
-use super::relay::{AnswerLimits, AnswerStop, BodyLimits, Live, RequestEnd, send_request};
+use super::prepare::RequestId;
+use super::relay::{AnswerLimits, AnswerStop, BodyLimits, Live, RequestEnd};
 use super::respond::{self, Failure};
 use super::timer::{LazyTimer, StageClock};
 use super::upgrade::Switch;
@@ -60,8 +61,8 @@ pub struct Facts {
     pub upstream: Option<Arc<UpstreamMetrics>>,
     pub endpoint: Option<SocketAddr>,
     pub client: Option<IpAddr>,
-    pub request_id: Option<ids::RequestId>,
-    pub trace_id: Option<Box<str>>,
+    pub request_id: Option<RequestId>,
+    pub trace_id: Option<ids::Hex<32>>,
     pub status: u16,
     pub reason: Option<Reason>,
     pub detail: Option<Box<str>>,
@@ -118,26 +119,24 @@ impl Exchange<'_> {
         work: &mut Workspace,
         facts: &mut Facts,
     ) -> Result<Matched, Failure> {
-        let trusted = &self.connection.listener.trusted_proxies;
-        let identity = forwarded::identify(self.connection.peer.ip(), trusted, &self.head.fields);
-        facts.client = Some(identity.client);
-        facts.request_id = Some(prepare::request_id(&self.head.fields, identity.trusted));
+        let proxies = self.connection.listener.trusted_proxies();
+        let peer = self.connection.peer.ip();
+        let trusted = forwarded::is_trusted(peer, proxies);
+        let client = forwarded::client_address(peer, proxies, &self.head.fields);
+        facts.client = Some(client);
+        facts.request_id = Some(prepare::request_id(&self.head.fields, trusted));
         let path = path::normalise(self.head.path(), &mut work.path)
-            .map_err(|error| Failure::refused(Reason::BadRequest, error.detail()))?;
-        if let Some(query) = self.head.query() {
-            path::check_query(query).map_err(|error| Failure::refused(Reason::BadRequest, error.detail()))?;
-        }
-        match generation.router.find(self.head.method.as_str(), self.head.host(), path, &self.head.fields) {
-            Found::Route { index, params } => {
+            .map_err(|error| Failure::refused(Reason::BadRequest, error.detail()))?
+            .path(self.head.path(), &work.path);
+        match generation.router.find(self.head.method, self.head.host(), path, &self.head.fields) {
+            Found::Route(index, params) => {
                 let route = generation.routes[index].clone();
                 facts.route = Some(route.metrics.clone());
-                prepare::target(&route.route, self.head, path, &params, &mut work.target)?;
-                Ok(Matched { route, trusted: identity.trusted, client: identity.client })
+                prepare::target(&route.route, self.head, path, &params, &mut work.target);
+                Ok(Matched { route, trusted, client })
             }
             Found::NoRoute => Err(Reason::NoRoute.into()),
-            Found::MethodNotAllowed { allow } => {
-                Err(Failure { allow: Some(allow), ..Reason::MethodNotAllowed.into() })
-            }
+            Found::MethodNotAllowed { allow } => Err(Failure { allow: Some(allow), ..Reason::MethodNotAllowed.into() }),
         }
     }
 
@@ -163,18 +162,18 @@ impl Exchange<'_> {
             }
             RouteAction::Proxy { .. } => {
                 let upstream = route.upstream.as_ref().expect("a proxy route is built with its upstream");
-                prepare::forwarded_fields(self.head, self.connection, matched, facts, &route.route);
+                prepare::forwarded_fields(self.head, self.connection, facts, &route.route);
                 let standing = route.route.rate_limit_headers.then(|| permits.standing.as_ref()).flatten();
-                let run = attempt::Run {
+                let to = attempt::Destination {
                     route: &route.route,
                     upstream,
-                    request: self.head,
-                    timer: self.timer,
                     listener: &self.connection.listener,
                     live: &live,
+                    method: self.head.method,
                     rate_fields: rate_fields(standing),
                     draining: !self.proxy.lifecycle.keep_alive(),
                 };
+                let run = attempt::Run { to, request: self.head, timer: self.timer };
                 run.forward(source, client, work, facts, switch).await
             }
         };
@@ -284,7 +283,7 @@ impl Exchange<'_> {
             return false;
         }
         // Whoever does not read even this keeps the connection no longer than the listener's write limit.
-        let limit = Instant::now() + self.connection.listener.timeouts.write;
+        let limit = Instant::now() + self.connection.listener.timeouts().write;
         let send = respond::send_failure(client, Some(self.head), facts.request_id.as_ref(), &failure);
         let mut send = pin!(send);
         let sent = poll_fn(|cx| {
@@ -327,7 +326,7 @@ impl Exchange<'_> {
             target: &String::from_utf8_lossy(target),
             client: facts.client.unwrap_or(self.connection.peer.ip()),
             request_id: request_id.as_ref().map_or("", |id| id.as_str()),
-            trace_id: facts.trace_id.as_deref(),
+            trace_id: facts.trace_id.as_ref().map(ids::Hex::as_str),
             status: facts.status,
             reason,
             detail: facts.detail.as_deref(),
@@ -364,7 +363,7 @@ impl KeyLookup for HeadLookup<'_> {
     }
 
     fn query(&self, name: &str) -> Option<std::borrow::Cow<'_, [u8]>> {
-        path::query_value(self.0.query()?, name)
+        path::query_value(self.0.query()?, name.as_bytes())
     }
 }
 
@@ -410,7 +409,7 @@ async fn respond_statically(
     work.answer.status = status;
     work.answer.fields.push_known(Known::ContentType, content_type.as_bytes());
     if let Some(id) = &facts.request_id {
-        work.answer.fields.push_known(Known::XRequestId, id.as_bytes());
+        work.answer.fields.push_known(Known::XRequestId, id.as_str().as_bytes());
     }
     let length = ResponseBody::Length(body.len() as u64);
     match respond::send(client, Some(request), &mut work.answer, length, body.as_bytes()).await {

@@ -105,7 +105,8 @@ impl Generation {
         tasks: &Tasks,
         seed: Seed,
     ) -> Result<Self, String> {
-        let listeners = config.listeners.iter().map(|listener| build_listener(listener, telemetry)).collect::<Result<_, _>>()?;
+        let listeners =
+            config.listeners.iter().map(|listener| build_listener(listener, telemetry)).collect::<Result<_, _>>()?;
         let upstreams = config
             .upstreams
             .iter()
@@ -187,7 +188,8 @@ fn build_upstream(
         return Ok(before.clone());
     }
     let metrics = telemetry.upstream(&config.name);
-    let connector = Connector::new(config.clone(), metrics.clone()).map_err(|e| format!("upstream {}: {e}", config.name))?;
+    let connector =
+        Connector::new(config.clone(), metrics.clone()).map_err(|e| format!("upstream {}: {e}", config.name))?;
     let connector = Arc::new(connector);
     let service = match before {
         Some(before) if before.service.serves(config) && config.tls.is_none() => before.service.clone(),
@@ -205,11 +207,7 @@ fn build_upstream(
     }))
 }
 
-fn start_service(
-    config: &Arc<Upstream>,
-    connector: &Arc<Connector>,
-    seed: Seed,
-) -> Arc<crate::upstream::Upstream> {
+fn start_service(config: &Arc<Upstream>, connector: &Arc<Connector>, seed: Seed) -> Arc<crate::upstream::Upstream> {
     let probe: Arc<dyn Probe> = match &config.tls {
         None => Arc::new(HttpProbe { http2: config.protocol == UpstreamProtocol::Http2 }),
         Some(_) => Arc::new(SecureProbe::new(connector.clone())),

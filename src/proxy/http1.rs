@@ -102,7 +102,9 @@ impl Connection<'_> {
         if let Some(switch) = switch {
             match switch.run(&self.io, &mut self.buf, &mut self.timer).await {
                 TunnelEnd::Closed => {}
-                TunnelEnd::Idle => tracing::debug!(peer = %self.info.peer, "an upgraded connection was idle for too long"),
+                TunnelEnd::Idle => {
+                    tracing::debug!(peer = %self.info.peer, "an upgraded connection was idle for too long")
+                }
             }
         }
         after

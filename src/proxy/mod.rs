@@ -98,7 +98,8 @@ impl Proxy {
     pub fn reload(&self, config: Arc<Config>) -> Result<(), StartError> {
         let _one = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         let current = self.generation.load_full();
-        let next = Generation::build(config, Some(&current), &self.telemetry, &self.tasks, self.seed).map_err(StartError)?;
+        let next =
+            Generation::build(config, Some(&current), &self.telemetry, &self.tasks, self.seed).map_err(StartError)?;
         next.limits.activate();
         self.generation.store(Arc::new(next));
         Ok(())

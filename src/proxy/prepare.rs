@@ -9,7 +9,7 @@ use pingora::http::RequestHeader;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
-use super::exchange::{Facts, Matched};
+use super::exchange::Facts;
 use super::generation::{UpstreamRuntime, host_name};
 use super::listener::ConnectionInfo;
 use super::respond::Failure;
@@ -91,15 +91,10 @@ pub fn upgrade(head: &RequestHead, route: &Route) -> Option<Box<[u8]>> {
 }
 
 /// Rewrites the request's fields for the upstream.
-pub fn forwarded_fields(
-    head: &mut RequestHead,
-    connection: &ConnectionInfo,
-    matched: &Matched,
-    facts: &mut Facts,
-    route: &Route,
-) {
+pub fn forwarded_fields(head: &mut RequestHead, connection: &ConnectionInfo, facts: &mut Facts, route: &Route) {
     // gRPC servers refuse requests that do not promise to understand trailers.
-    strip_hop_by_hop(&mut head.fields, Keep { te_trailers: is_grpc(&head.fields) });
+    let te_trailers = is_grpc(&head.fields);
+    strip_hop_by_hop(&mut head.fields, Keep { te_trailers });
     let authority: Vec<u8> = head.authority().to_vec();
     let fields = &mut head.fields;
     let arrival = Arrival {
@@ -125,7 +120,6 @@ pub fn forwarded_fields(
     fields.push_with(Known::Traceparent, |out| trace.write(out));
     fields.retain(|_, _, known| !matches!(known, Known::Expect | Known::ForebayDeadline | Known::GrpcTimeout));
     edit(fields, &route.request_headers);
-    let _ = matched;
 }
 
 fn edit(fields: &mut Fields, edits: &HeaderEdits) {

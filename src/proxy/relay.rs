@@ -157,7 +157,10 @@ async fn pump_request_body(
             return Ok(());
         }
         if received + n as u64 > limits.max_bytes {
-            return Err(Stop::End(RequestEnd::Refused(Reason::BodyTooLarge, "the body is larger than this route allows")));
+            return Err(Stop::End(RequestEnd::Refused(
+                Reason::BodyTooLarge,
+                "the body is larger than this route allows",
+            )));
         }
         // While the upstream does not take what is there, the client is not to blame for its pace.
         live.clock.unlimit_request_body();
@@ -246,7 +249,10 @@ pub async fn pump_answer(
             break;
         }
         if limits.max_bytes.is_some_and(|max| passed + n as u64 > max) {
-            return Err(AnswerStop::Upstream(Reason::UpstreamTooLarge, "the body is larger than max_response_body".into()));
+            return Err(AnswerStop::Upstream(
+                Reason::UpstreamTooLarge,
+                "the body is larger than max_response_body".into(),
+            ));
         }
         let data = source.data();
         let written = blocking_on_client(sink, live, limits, |sink, cx| sink.poll_write(cx, data)).await;

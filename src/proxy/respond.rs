@@ -5,9 +5,10 @@ use std::io;
 use std::time::Duration;
 
 use super::client::Client;
+use super::prepare::{self, RequestId};
 use crate::limits::{RateFields, retry_after_seconds};
+use crate::message::grpc;
 use crate::message::head::{Known, Method, RequestHead, ResponseBody, ResponseHead};
-use crate::message::{grpc, ids};
 use crate::telemetry::Reason;
 
 /// An end without an answer of the upstream's: what the client is told, and what the log says besides.
@@ -28,15 +29,7 @@ pub struct Failure {
 
 impl From<Reason> for Failure {
     fn from(reason: Reason) -> Self {
-        Self {
-            reason,
-            public: None,
-            detail: None,
-            status: None,
-            retry_after: None,
-            rate_fields: None,
-            allow: None,
-        }
+        Self { reason, public: None, detail: None, status: None, retry_after: None, rate_fields: None, allow: None }
     }
 }
 
@@ -59,17 +52,21 @@ impl Failure {
 pub async fn send_failure(
     client: &mut Client<'_>,
     request: Option<&RequestHead>,
-    request_id: Option<&ids::RequestId>,
+    request_id: Option<&RequestId>,
     failure: &Failure,
 ) -> io::Result<(u16, u64)> {
-    let mut head = ResponseHead { status: failure.status(), ..ResponseHead::default() };
+    let mut head = ResponseHead::default();
+    head.status = failure.status();
     push_common(&mut head, request_id, failure);
-    if let Some(request) = request.filter(|request| grpc::is_grpc(&request.fields)) {
+    if request.is_some_and(|request| prepare::is_grpc(&request.fields)) {
         // A gRPC client looks for the status in the trailers of a 200, here those of a body-less answer.
         head.status = 200;
         head.fields.set_known(Known::ContentType, b"application/grpc");
-        grpc::push_status(&mut head.fields, failure.reason, failure.public.unwrap_or(failure.reason.title()));
-        let _ = request;
+        let status = itoa::Buffer::new().format(grpc::status(failure.reason)).to_owned();
+        head.fields.push_known(Known::GrpcStatus, status.as_bytes());
+        head.fields.push_with(Known::GrpcMessage, |out| {
+            grpc::write_message(out, failure.public.unwrap_or(failure.reason.title()));
+        });
         client.begin(&mut head, ResponseBody::None)?.flush().await?;
         return Ok((200, 0));
     }
@@ -104,20 +101,20 @@ pub async fn send(
     Ok((status, body.len() as u64))
 }
 
-fn push_common(head: &mut ResponseHead, request_id: Option<&ids::RequestId>, failure: &Failure) {
+fn push_common(head: &mut ResponseHead, request_id: Option<&RequestId>, failure: &Failure) {
     let fields = &mut head.fields;
     fields.push_known(Known::ForebayReason, failure.reason.code().as_bytes());
     fields.push_known(Known::CacheControl, b"no-store");
     fields.push_known(Known::Date, httpdate::fmt_http_date(std::time::SystemTime::now()).as_bytes());
     if let Some(id) = request_id {
-        fields.push_known(Known::XRequestId, id.as_bytes());
+        fields.push_known(Known::XRequestId, id.as_str().as_bytes());
     }
     if let Some(wait) = failure.retry_after {
         fields.push_known(Known::RetryAfter, itoa::Buffer::new().format(retry_after_seconds(wait)).as_bytes());
     }
     if let Some(rate) = &failure.rate_fields {
         fields.push(b"ratelimit-policy", rate.policy.as_bytes());
-        fields.push(b"ratelimit", rate.limit.as_bytes());
+        fields.push(b"ratelimit", rate.rate_limit.as_bytes());
     }
     if let Some(allow) = &failure.allow {
         fields.push(b"allow", allow.as_bytes());
@@ -137,7 +134,7 @@ fn problem_type(reason: Reason) -> &'static str {
     }
 }
 
-fn problem(failure: &Failure, request_id: Option<&ids::RequestId>) -> String {
+fn problem(failure: &Failure, request_id: Option<&RequestId>) -> String {
     let reason = failure.reason;
     let mut body = serde_json::json!({
         "type": problem_type(reason),

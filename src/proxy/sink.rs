@@ -5,10 +5,11 @@ use std::io;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::HeaderMap;
 
 use super::io::Io;
+use crate::message::chunked::{CHUNK_END, LAST_CHUNK, write_chunk_header, write_last_chunk};
 use crate::message::head::Fields;
+use crate::message::head::http2::to_http_trailers;
 
 /// Bytes collected before a write: a usual small answer leaves in one piece, head and body.
 const COALESCE: usize = 16 * 1024;
@@ -128,7 +129,7 @@ impl<'c> Http1Sink<'c> {
         if self.framing == Framing::Chunked {
             self.chunk_left -= taken;
             if self.chunk_left == 0 {
-                self.out.extend_from_slice(b"\r\n");
+                self.out.extend_from_slice(CHUNK_END);
             }
         }
     }
@@ -144,30 +145,13 @@ impl<'c> Http1Sink<'c> {
 
     fn finish(&mut self, trailers: Option<&Fields>) -> io::Result<()> {
         if self.framing == Framing::Chunked {
-            self.out.extend_from_slice(b"0\r\n");
-            for (name, value, _) in trailers.iter().flat_map(|fields| fields.iter()) {
-                write_field(self.out, name, value);
+            match trailers {
+                Some(trailers) => write_last_chunk(self.out, trailers),
+                None => self.out.extend_from_slice(LAST_CHUNK),
             }
-            self.out.extend_from_slice(b"\r\n");
         }
         Ok(())
     }
-}
-
-pub fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    out.extend_from_slice(name);
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
-}
-
-fn write_chunk_header(out: &mut Vec<u8>, len: usize) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    let digits = (usize::BITS - len.leading_zeros()).div_ceil(4).max(1);
-    for digit in (0..digits).rev() {
-        out.push(HEX[(len >> (digit * 4)) & 0xf]);
-    }
-    out.extend_from_slice(b"\r\n");
 }
 
 /// One direction of an HTTP/2 stream. Dropping it unfinished resets the stream.
@@ -207,7 +191,7 @@ impl Http2Sink {
             return Ok(());
         }
         match trailers {
-            Some(trailers) => self.stream.send_trailers(map_from_fields(trailers)),
+            Some(trailers) => self.stream.send_trailers(to_http_trailers(trailers)),
             None => self.stream.send_data(Bytes::new(), true),
         }
         .map_err(io::Error::other)
@@ -217,45 +201,12 @@ impl Http2Sink {
     pub fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.stream.poll_reset(cx).map(|_| ())
     }
-
-    /// Breaks the stream, so that nobody takes a part for the whole.
-    pub fn reset(&mut self, reason: h2::Reason) {
-        self.stream.send_reset(reason);
-        self.finished = true;
-    }
 }
 
 impl Drop for Http2Sink {
     fn drop(&mut self) {
         if !self.finished {
             self.stream.send_reset(h2::Reason::CANCEL);
-        }
-    }
-}
-
-/// Fields that are not valid in HTTP/2 are left out: they were checked when they were read.
-pub fn map_from_fields(fields: &Fields) -> HeaderMap {
-    let mut map = HeaderMap::with_capacity(fields.len());
-    for (name, value, _) in fields.iter() {
-        if let (Ok(name), Ok(value)) =
-            (http::HeaderName::from_bytes(name), http::HeaderValue::from_bytes(value))
-        {
-            map.append(name, value);
-        }
-    }
-    map
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn chunk_headers_are_plain_hexadecimal() {
-        for len in [1usize, 9, 10, 15, 16, 255, 256, 65_535, 1 << 20] {
-            let mut out = Vec::new();
-            write_chunk_header(&mut out, len);
-            assert_eq!(out, format!("{len:x}\r\n").into_bytes());
         }
     }
 }

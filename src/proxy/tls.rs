@@ -48,7 +48,8 @@ pub fn acceptor(tls: &ListenerTls, http2: bool) -> Result<Acceptor, String> {
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let unreadable = |error: &dyn std::fmt::Display| format!("the certificates in {} cannot be read: {error}", path.display());
+    let unreadable =
+        |error: &dyn std::fmt::Display| format!("the certificates in {} cannot be read: {error}", path.display());
     let all: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).map_err(|e| unreadable(&e))?.collect();
     let all = all.map_err(|e| unreadable(&e))?;
     if all.is_empty() {

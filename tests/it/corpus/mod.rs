@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use forebay::fuzzing;
 use forebay::message::RequestHead;
-use forebay::message::fuzzing;
 use forebay::message::head::{HeadLimits, Parsed, parse_request};
 
 /// Runs one fuzz check over its committed seeds.
@@ -41,6 +41,11 @@ fn chunked_bodies_of_the_corpus_hold() {
 #[test]
 fn forwarding_fields_of_the_corpus_hold() {
     run("forwarded", fuzzing::forwarded);
+}
+
+#[test]
+fn configurations_of_the_corpus_hold() {
+    run("config", fuzzing::config);
 }
 
 /// Every line of `smuggling.txt` is a status and a head, with `\r \n \0 \t \\ \xNN` as escapes.
