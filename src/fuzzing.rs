@@ -99,6 +99,49 @@ pub fn request_head(data: &[u8]) {
     assert_eq!(again.fields, fields);
 }
 
+/// Lines: flags, method, target, authority, then `name:value` fields. A request that we take over HTTP/2 is one request
+/// with the same meaning when it is written for an HTTP/1 upstream.
+pub fn http2_head(data: &[u8]) {
+    let Some((parts, end_of_stream)) = http2_parts(data) else { return };
+    let Ok(head) = RequestHead::from_http2(&parts, end_of_stream) else { return };
+
+    let mut fields = head.fields.clone();
+    strip_or_keep(&mut fields);
+    let mut wire = Vec::new();
+    write_request_head(&mut wire, head.method, head.target(), head.authority(), &fields, head.framing());
+    assert_lines(&wire);
+    let mut again = RequestHead::default();
+    let limits = HeadLimits { max_bytes: wire.len(), max_headers: 256 };
+    let reparsed = parse_request(&wire, &limits, &mut again);
+    assert_eq!(reparsed, Ok(Parsed::Complete { head_len: wire.len() }), "{}", wire.escape_ascii());
+    assert_eq!((again.method, again.path(), again.query()), (head.method, head.path(), head.query()));
+    assert_eq!((again.authority(), again.host()), (head.authority(), head.host()));
+    let absence_is_said = head.framing() == Body::None && again.framing() == Body::Length(0);
+    assert!(again.framing() == head.framing() || absence_is_said);
+    remove_written(&mut fields);
+    remove_written(&mut again.fields);
+    assert_eq!(again.fields, fields);
+}
+
+fn http2_parts(data: &[u8]) -> Option<(http::request::Parts, bool)> {
+    let mut lines = data.split(|b| *b == b'\n');
+    let flags = *lines.next()?.first()?;
+    let (method, target, authority) = (lines.next()?, lines.next()?, lines.next()?);
+    let mut uri = http::uri::Parts::default();
+    uri.scheme = Some(if flags & 1 == 0 { http::uri::Scheme::HTTP } else { http::uri::Scheme::HTTPS });
+    uri.path_and_query = Some(target.try_into().ok()?);
+    uri.authority = Some(authority.try_into().ok()?);
+    let mut request = http::Request::builder()
+        .version(http::Version::HTTP_2)
+        .method(http::Method::from_bytes(method).ok()?)
+        .uri(http::Uri::from_parts(uri).ok()?);
+    for line in lines {
+        let colon = memchr::memchr(b':', line)?;
+        request = request.header(&line[..colon], &line[colon + 1..]);
+    }
+    Some((request.body(()).ok()?.into_parts().0, flags & 2 == 0))
+}
+
 /// The same for responses; the first byte chooses the request's method.
 pub fn response_head(data: &[u8]) {
     let Some((choice, data)) = data.split_first() else { return };

@@ -8,7 +8,9 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 
 use super::parse::accepted_method;
 use super::rules;
-use super::{Body, Fields, HeadError, Known, RequestHead, ResponseBody, ResponseHead, TargetForm, Version};
+use super::{
+    Body, Fields, HeadError, Known, Method, RequestHead, ResponseBody, ResponseError, ResponseHead, TargetForm, Version,
+};
 
 impl RequestHead {
     /// A new head from an HTTP/2 request; see [`RequestHead::fill_from_http2`].
@@ -112,20 +114,20 @@ impl ResponseHead {
     /// them. `end_of_stream`: no DATA follows.
     pub fn from_http2(
         parts: &http::response::Parts,
-        method: super::Method,
+        method: Method,
         end_of_stream: bool,
-    ) -> Result<Self, super::ResponseError> {
+    ) -> Result<Self, ResponseError> {
         let mut head = Self { status: parts.status.as_u16(), version: Version::Http2, ..Self::default() };
         if !(100..600).contains(&head.status) || head.status == 101 {
-            return Err(super::ResponseError::Bad("the status is not one that HTTP/2 allows"));
+            return Err(ResponseError::Bad("the status is not one that HTTP/2 allows"));
         }
         for (name, value) in &parts.headers {
             if !is_connection_specific(Known::classify(name.as_str().as_bytes())) {
                 head.fields.push(name.as_str().as_bytes(), value.as_bytes());
             }
         }
-        let length = single_length(&head.fields).map_err(super::ResponseError::Bad)?;
-        let none = method == super::Method::Head || super::parse::status_has_no_body(head.status);
+        let length = single_length(&head.fields).map_err(ResponseError::Bad)?;
+        let none = method == Method::Head || super::parse::status_has_no_body(head.status);
         head.body = match length {
             _ if none => ResponseBody::None,
             Some(length) => ResponseBody::Length(length),
@@ -162,10 +164,11 @@ fn is_connection_specific(known: Known) -> bool {
 /// Request parts for an HTTP/2 upstream. `target` and `authority` are what is to be sent, after rewriting; `fields` must
 /// be stripped of hop-by-hop fields, and `Host` among them gives way to `:authority`.
 pub fn to_http_request_parts(
-    head: &RequestHead,
+    method: Method,
     scheme: Scheme,
     authority: &[u8],
     target: &[u8],
+    fields: &Fields,
     body: Body,
 ) -> Result<http::request::Parts, HeadError> {
     const BAD: HeadError = HeadError::BadRequest("the request cannot be written as HTTP/2");
@@ -174,10 +177,10 @@ pub fn to_http_request_parts(
     uri.authority = Some(Authority::try_from(authority).map_err(|_| BAD)?);
     uri.path_and_query = Some(PathAndQuery::try_from(target).map_err(|_| BAD)?);
     let (mut parts, ()) = http::Request::new(()).into_parts();
-    parts.method = http::Method::from_bytes(head.method.as_str().as_bytes()).map_err(|_| BAD)?;
+    parts.method = http::Method::from_bytes(method.as_str().as_bytes()).map_err(|_| BAD)?;
     parts.uri = http::Uri::from_parts(uri).map_err(|_| BAD)?;
     parts.version = http::Version::HTTP_2;
-    copy_fields(&head.fields, &mut parts.headers, |known| known != Known::Host && known != Known::ContentLength);
+    copy_fields(fields, &mut parts.headers, |known| known != Known::Host && known != Known::ContentLength);
     if let Body::Length(length) = body {
         parts.headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from(length));
     }

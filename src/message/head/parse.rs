@@ -146,14 +146,16 @@ fn find_end(
     scan: &mut Scan,
     skip_empty_line: bool,
 ) -> Result<Option<(usize, usize)>, Fault> {
-    match scan.find(buf, skip_empty_line)? {
+    let found = scan.find(buf, skip_empty_line);
+    if found == Ok(None) && buf.len() < limits.max_bytes {
+        return Ok(None);
+    }
+    // Found or failed: the next call is about another head.
+    *scan = Scan::default();
+    match found? {
         Some((_, end)) if end > limits.max_bytes => Err(TOO_MANY_BYTES),
-        Some(found) => {
-            *scan = Scan::default();
-            Ok(Some(found))
-        }
-        None if buf.len() >= limits.max_bytes => Err(TOO_MANY_BYTES),
-        None => Ok(None),
+        None => Err(TOO_MANY_BYTES),
+        found => Ok(found),
     }
 }
 

@@ -29,6 +29,11 @@ fn request_heads_of_the_corpus_hold() {
 }
 
 #[test]
+fn http2_heads_of_the_corpus_hold() {
+    run("http2_head", fuzzing::http2_head);
+}
+
+#[test]
 fn response_heads_of_the_corpus_hold() {
     run("response_head", fuzzing::response_head);
 }
