@@ -65,3 +65,32 @@ fn the_hash_follows_values_and_secrets_but_not_layout() {
     assert_ne!(first, hash(EXAMPLE, "two"));
     assert_ne!(first, hash(&EXAMPLE.replace("64", "65"), "one"));
 }
+
+#[test]
+fn explain_names_the_route_the_origins_and_the_worst_case() {
+    let loaded =
+        parse("forebay.toml", EXAMPLE, &|_| Some("8080".to_owned())).unwrap_or_else(|report| panic!("{report}"));
+    let request = ExplainRequest { path: "/users/7/./orders?x=1".into(), ..ExplainRequest::default() };
+
+    let text = explain(&loaded, &request).expect("a valid path");
+
+    println!("{text}");
+    for part in [
+        "matched and forwarded as /users/7/orders",
+        "route rest (line 19)",
+        "slow  is for /slow",
+        "connect, 2 attempts of 250ms    500ms",
+        "everything is over after 15s, the deadline",
+    ] {
+        assert!(text.contains(part), "{part:?} in\n{text}");
+    }
+}
+
+#[test]
+fn explain_refuses_what_the_proxy_refuses() {
+    let loaded = defaults();
+    let explain = |path: &str| explain(&loaded, &ExplainRequest { path: path.into(), ..ExplainRequest::default() });
+
+    assert!(explain("/a%2fb").is_err());
+    assert!(explain("/a").expect("a path").contains("answered with 404"));
+}
