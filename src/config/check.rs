@@ -332,11 +332,13 @@ fn check_shadowed(cx: &mut Decoder<'_>, root: &Root) {
         }
     }
     for (index, by, kind) in routing::shadowed(&compared) {
-        let (route, other) = (written[index], written[by]);
+        // Of two equal ones the later in the file is the mistake.
+        let swap = kind == routing::Kind::Duplicate && index < by;
+        let (route, other) = if swap { (written[by], written[index]) } else { (written[index], written[by]) };
         let message = match kind {
             routing::Kind::Duplicate => format!("routes `{}` and `{}` take the same requests", other.name, route.name),
             routing::Kind::Shadowed => {
-                format!("route `{}` gets no request: `{}` takes all that match it", route.name, other.name)
+                format!("route `{}` gets no request: `{}` and the like are more specific", route.name, other.name)
             }
         };
         let code = if kind == routing::Kind::Duplicate { Code::Duplicate } else { Code::Shadowed };

@@ -124,7 +124,13 @@ impl Page {
         }
         places.push("limits".to_owned());
         for place in places {
-            let settings: Vec<(&str, &Setting)> = loaded.settings.below(&place).collect();
+            // A queue without a limit before it has no effect.
+            let limited = loaded.settings.get(&format!("{place}.max_in_flight")).is_some();
+            let settings = loaded.settings.below(&place).filter(|(name, _)| limited || !name.starts_with("queue."));
+            let settings: Vec<(&str, &Setting)> = settings.collect();
+            if settings.is_empty() {
+                continue;
+            }
             let shown = settings.iter().map(|(name, setting)| (*name, show(setting), setting.origin.to_string()));
             let rows: Vec<(&str, String, String)> = shown.collect();
             let name_width = rows.iter().map(|row| row.0.len()).max().unwrap_or(0);

@@ -94,3 +94,63 @@ fn explain_refuses_what_the_proxy_refuses() {
     assert!(explain("/a%2fb").is_err());
     assert!(explain("/a").expect("a path").contains("answered with 404"));
 }
+
+/// Cuts a piece out of a text and puts another in, on character boundaries.
+fn mutate(text: &str, at: usize, length: usize, insert: &str) -> String {
+    let boundary = |at: usize| (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    let (from, to) = (boundary(at % (text.len() + 1)), boundary(at % (text.len() + 1) + length));
+    format!("{}{insert}{}", &text[..from], &text[to..])
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(400))]
+
+    /// Whatever the text, there is an answer; and what is accepted agrees with itself.
+    #[test]
+    fn a_damaged_file_never_panics(at in 0usize..4_000, length in 0usize..30, insert in "[\\[\\]{}\"'=#\n0-9a-z$é.,/ -]{0,8}") {
+        let whole = format!("{EXAMPLE}{}", reference::default_toml().replace("[listener]", "[listener.b]"));
+        for text in [mutate(EXAMPLE, at, length, &insert), mutate(&whole, at, length, &insert)] {
+            match parse("f", &text, &|_| Some("8080".to_owned())) {
+                Ok(loaded) => assert_consistent(&loaded),
+                Err(report) => assert!(!report.diagnostics().is_empty() && !report.to_string().is_empty()),
+            }
+        }
+    }
+}
+
+fn assert_consistent(loaded: &Loaded) {
+    let config = &loaded.config;
+    assert!(!config.listeners.is_empty());
+    for route in &config.routes {
+        if let model::RouteAction::Proxy { upstream } = &route.action {
+            assert!(config.upstreams.iter().any(|known| Arc::ptr_eq(known, upstream)));
+            assert!(!upstream.endpoints.is_empty());
+        }
+        assert!(route.rate_limits.iter().all(|limit| limit.burst >= 1 && limit.rate.count >= 1));
+        assert!(route.in_flight.as_ref().is_none_or(|limit| limit.max >= 1));
+        let request = ExplainRequest { path: "/slow".into(), ..ExplainRequest::default() };
+        assert!(explain(loaded, &request).is_ok());
+    }
+}
+
+/// Every example in the reference file is what its key takes.
+#[test]
+fn every_example_is_valid() {
+    let mut wrong = Vec::new();
+    elements::visit_tables(&mut |place, table| {
+        let place = if place == "[listener]" { "[listener.NAME]" } else { place };
+        let Some((header, inner)) = place.strip_prefix('[').and_then(|place| place.split_once(']')) else { return };
+        let header = [header.replace("NAME", "a").as_str(), inner.trim()].join(".");
+        for key in &table.keys {
+            let Some(example) = key.example else { continue };
+            let text = format!("[{}]\n{} = {example}\n", header.trim_end_matches('.'), key.name);
+            let Err(report) = parse("f", &text, &|_| Some("value".to_owned())) else { continue };
+            let about_values = [Code::WrongType, Code::InvalidValue, Code::OutOfRange, Code::UnknownKey, Code::Syntax];
+            wrong.extend(
+                report.diagnostics().iter().filter(|d| about_values.contains(&d.code)).map(|d| d.render(false)),
+            );
+        }
+    });
+
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
