@@ -40,6 +40,9 @@ use substitute::Variables;
 /// A larger file is no configuration.
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
+/// Mistakes that are reported at once.
+const MAX_REPORTED: usize = 500;
+
 /// A configuration that can be used, and what is worth knowing about it.
 #[derive(Debug, Clone)]
 pub struct Loaded {
@@ -125,6 +128,9 @@ fn report(cx: Decoder<'_>) -> Report {
         // Every wrong value is reported where it is found, so this is not reached; silence would be worse.
         problems.push(Problem::error(Code::InvalidValue, None, "the configuration could not be understood"));
     }
+    // Nobody reads more at once, and a hostile file must not cost the square of its size.
+    problems.sort_by_key(|problem| problem.span.as_ref().map(|span| span.start));
+    problems.truncate(MAX_REPORTED);
     Report::new(problems.into_iter().map(|problem| Diagnostic::new(&cx.source, problem)).collect())
 }
 
