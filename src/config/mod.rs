@@ -1,4 +1,4 @@
-//! The configuration: text -> `raw` (as written, with places) -> `model` (as used). Knows nothing of tokio,
+//! The configuration: text -> elements (as written, with places) -> `model` (as used). Knows nothing of tokio,
 //! pingora or prometheus.
 //!
 //! [`load`] reads the file, [`parse`] is its pure part. On the way: [`tree`] (TOML and `${ENV}`), [`decode`] with the

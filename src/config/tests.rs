@@ -74,7 +74,6 @@ fn explain_names_the_route_the_origins_and_the_worst_case() {
 
     let text = explain(&loaded, &request).expect("a valid path");
 
-    println!("{text}");
     for part in [
         "matched and forwarded as /users/7/orders",
         "route rest (line 19)",
@@ -153,4 +152,20 @@ fn every_example_is_valid() {
     });
 
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// A megabyte of mistakes, on one line and on many, is answered soon.
+#[test]
+fn a_hostile_file_costs_little() {
+    let many_lines = "x = 3s\n".repeat(20_000);
+    let one_line = format!("a = [{}]\n", "\"${X\",".repeat(40_000));
+    let started = std::time::Instant::now();
+
+    for text in [many_lines, one_line, "[[".repeat(100_000), "${".repeat(100_000)] {
+        let report = parse("f", &text, &|_| None).expect_err("nonsense");
+        assert!(report.diagnostics().len() <= MAX_REPORTED);
+    }
+
+    // Generous for a loaded machine without optimisation; the square of the size would take hours.
+    assert!(started.elapsed() < std::time::Duration::from_secs(60), "{:?}", started.elapsed());
 }
