@@ -1,4 +1,4 @@
-//! The configuration: text -> `raw` (as written, with places) -> `model` (as used). Knows nothing of tokio,
+//! The configuration: text -> elements (as written, with places) -> `model` (as used). Knows nothing of tokio,
 //! pingora or prometheus.
 //!
 //! [`load`] reads the file, [`parse`] is its pure part. On the way: [`tree`] (TOML and `${ENV}`), [`decode`] with the
@@ -9,6 +9,7 @@ pub mod decode;
 pub mod describe;
 pub mod diagnostic;
 pub mod elements;
+pub mod explain;
 pub mod files;
 pub mod model;
 pub mod reference;
@@ -29,6 +30,7 @@ use diagnostic::Problem;
 pub use diagnostic::{Code, Diagnostic, Report, Severity};
 use elements::Root;
 use elements::limits::{resolve_in_flight, resolve_rate_limits};
+pub use explain::{ExplainRequest, explain};
 pub use model::Config;
 pub use schema::schema;
 pub use settings::{Origin, Settings};
@@ -37,6 +39,9 @@ use substitute::Variables;
 
 /// A larger file is no configuration.
 const MAX_FILE_BYTES: u64 = 4 << 20;
+
+/// Mistakes that are reported at once.
+const MAX_REPORTED: usize = 500;
 
 /// A configuration that can be used, and what is worth knowing about it.
 #[derive(Debug, Clone)]
@@ -123,6 +128,9 @@ fn report(cx: Decoder<'_>) -> Report {
         // Every wrong value is reported where it is found, so this is not reached; silence would be worse.
         problems.push(Problem::error(Code::InvalidValue, None, "the configuration could not be understood"));
     }
+    // Nobody reads more at once, and a hostile file must not cost the square of its size.
+    problems.sort_by_key(|problem| problem.span.as_ref().map(|span| span.start));
+    problems.truncate(MAX_REPORTED);
     Report::new(problems.into_iter().map(|problem| Diagnostic::new(&cx.source, problem)).collect())
 }
 

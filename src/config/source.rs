@@ -62,14 +62,19 @@ impl<'a> Source<'a> {
         (line + 1, before.chars().count() + 1)
     }
 
+    /// The line of a span's beginning, without the cost of the column.
     pub fn line_of(&self, span: &Span) -> usize {
-        self.position(span.start).0
+        self.lines.partition_point(|start| *start <= span.start.min(self.text.len()))
     }
 
     /// The line on which a span begins, with the span marked as far as it lies on that line.
     pub fn excerpt(&self, span: &Span) -> Excerpt {
-        let (line, _) = self.position(span.start);
-        let (start, end) = self.bounds(line);
+        let (start, end) = self.bounds(self.line_of(span));
+        // Only what can be shown is looked at: a line may be as long as the file.
+        let floor = |at: usize| (start..=at).rev().find(|at| self.text.is_char_boundary(*at)).unwrap_or(start);
+        let (start, end) =
+            (floor(span.start.saturating_sub(4 * MAX_SHOWN).max(start)), end.min(span.start + 8 * MAX_SHOWN));
+        let end = floor(end.max(start));
         let marked = span.start.clamp(start, end)..span.end.clamp(start, end);
         let mut shown = String::new();
         let (mut mark_start, mut mark_end) = (None, 0);

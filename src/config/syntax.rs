@@ -6,10 +6,11 @@ use super::source::{Source, Span};
 
 /// The parser's errors as problems, at most one for each line, in the order of the file.
 pub fn problems(text: &str, errors: &[toml::de::Error]) -> Vec<Problem> {
+    let source = Source::new("", text);
     let mut found: Vec<(usize, usize, Problem)> = Vec::new();
     for error in errors {
         let span = place(text, error.span());
-        let line = text.as_bytes()[..span.start].iter().filter(|byte| **byte == b'\n').count();
+        let line = source.line_of(&span);
         let (rank, problem) = problem(text, span, error.message());
         found.push((line, rank, problem));
     }

@@ -19,8 +19,8 @@ fn schema_json_describes_the_keys_of_the_code() {
 }
 
 fn assert_loads(what: &str, text: &str) {
-    // Examples may name variables; any value will do.
-    let variable = |_: &str| Some("value".to_owned());
+    // Examples may name variables; a number does for ports and for secrets.
+    let variable = |_: &str| Some("9999".to_owned());
     if let Err(report) = parse(what, text, &variable) {
         panic!("{report}");
     }
