@@ -1,11 +1,14 @@
 //! Forebay: a reverse proxy and load-testing sidecar for slow HTTP upstreams.
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod exit_code;
 pub mod handover;
+pub mod reload;
+pub mod server;
 pub mod shutdown;
 pub mod simulate;
 pub mod sockets;
