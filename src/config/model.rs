@@ -379,6 +379,16 @@ pub enum Deadline {
     None,
 }
 
+impl Deadline {
+    /// The time a request may take, when there is a limit.
+    pub fn after(self) -> Option<Duration> {
+        match self {
+            Deadline::After(time) => Some(time),
+            Deadline::None => None,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientGone {
     /// The upstream request is cancelled.

@@ -103,6 +103,31 @@ reasons! {
     Internal = "internal", 500, Internal, "The proxy failed.";
 }
 
+impl Reason {
+    /// For a reason of time: the phase in which it ran out, and whether the phase's own timeout or the deadline ended
+    /// it. The labels of the timeout metric.
+    pub const fn expired(self) -> Option<(&'static str, &'static str)> {
+        Some(match self {
+            Reason::HeadTimeout => ("request_head", "timeout"),
+            Reason::BodyTimeout => ("request_body", "timeout"),
+            Reason::BodyTooSlow => ("request_body", "min_rate"),
+            Reason::WriteTimeout => ("response_write", "timeout"),
+            Reason::QueueTimeout => ("queue", "timeout"),
+            Reason::ConnectTimeout => ("connect", "timeout"),
+            Reason::TlsTimeout => ("tls", "timeout"),
+            Reason::FirstByteTimeout => ("first_byte", "timeout"),
+            Reason::BetweenBytesTimeout => ("response_body", "timeout"),
+            Reason::UpgradeIdle => ("upgrade", "timeout"),
+            Reason::DeadlineQueue => ("queue", "deadline"),
+            Reason::DeadlineConnect => ("connect", "deadline"),
+            Reason::DeadlineRequest => ("request_send", "deadline"),
+            Reason::DeadlineFirstByte => ("first_byte", "deadline"),
+            Reason::DeadlineBody => ("response_body", "deadline"),
+            _ => return None,
+        })
+    }
+}
+
 impl std::fmt::Display for Reason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.code())
@@ -127,6 +152,7 @@ mod tests {
     fn every_expiry_of_time_on_the_upstream_side_is_a_504() {
         for reason in Reason::ALL.iter().filter(|r| r.class() == ReasonClass::Timeout) {
             assert_eq!(reason.status(), 504, "{reason}");
+            assert!(reason.expired().is_some(), "{reason} has no phase");
         }
     }
 }
