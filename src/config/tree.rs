@@ -218,4 +218,29 @@ mod tests {
     }
 }
 #[cfg(test)]
-mod dbg { use super::*; #[test] fn dbg() { for t in ["a = 3s\nb = \n[c\nd = 1\n","a = 127.0.0.1:80\n","a = fifo\n","a = \"x\n","[a]\nb=1\n[a]\nc=1\n","a=1\na=2\n", "a = [1, 2\nb = 3\n", "a = { b = 1 c = 2 }\n", "a: 3\n", "a = 3 b = 4\n", "[a\nb=1", "a = '${X'\n", "x = 012\n"] { println!("{t}"); for p in parse(t, &|_| None).1 { println!("  {:?} {:?} {:?} {:?}", p.span.clone().map(|s| &t[s]), p.span, p.message, p.help); } } } }
+mod dbg {
+    use super::*;
+    #[test]
+    fn dbg() {
+        for t in [
+            "a = 3s\nb = \n[c\nd = 1\n",
+            "a = 127.0.0.1:80\n",
+            "a = fifo\n",
+            "a = \"x\n",
+            "[a]\nb=1\n[a]\nc=1\n",
+            "a=1\na=2\n",
+            "a = [1, 2\nb = 3\n",
+            "a = { b = 1 c = 2 }\n",
+            "a: 3\n",
+            "a = 3 b = 4\n",
+            "[a\nb=1",
+            "a = '${X'\n",
+            "x = 012\n",
+        ] {
+            println!("{t}");
+            for p in parse(t, &|_| None).1 {
+                println!("  {:?} {:?} {:?} {:?}", p.span.clone().map(|s| &t[s]), p.span, p.message, p.help);
+            }
+        }
+    }
+}

@@ -212,6 +212,13 @@ pub async fn timed_get(address: SocketAddr, target: &str) -> (io::Result<Respons
     (response, started.elapsed())
 }
 
+/// Sends a GET and leaves its answer unread; the request ends when the connection is dropped.
+pub async fn hold(address: SocketAddr, target: &str) -> Connection {
+    let mut connection = Connection::open(address).await.expect("a connection");
+    connection.send(format!("GET {target} HTTP/1.1\r\nhost: {address}\r\n\r\n")).await.expect("the request is sent");
+    connection
+}
+
 /// The value at `quantile` (nearest rank).
 pub fn quantile(values: &[Duration], quantile: f64) -> Duration {
     let mut sorted = values.to_vec();
