@@ -176,6 +176,16 @@ mod tests {
     }
 
     #[test]
+    fn the_configuration_is_free_of_mistakes_and_warnings() {
+        let simulator = Simulator::bind(upstreams()).expect("free ports");
+        let text = config_text(addresses(), &addresses_of(&simulator));
+
+        let loaded = crate::config::parse("demo", &text, &|_| None).unwrap_or_else(|report| panic!("{report}"));
+
+        assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    }
+
+    #[test]
     fn the_banner_tries_every_route_that_the_configuration_has() {
         let routes: toml::Table = ROUTES.parse().expect("TOML");
         let banner = banner(addresses());
