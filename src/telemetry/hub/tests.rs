@@ -129,7 +129,10 @@ fn every_series_of_a_configuration_exists_at_zero() {
     let telemetry = Telemetry::quiet();
     let users = upstream("users", &[9001, 9002]);
 
-    telemetry.apply(&config("abc", &[users.clone()], &[route("slow", &users)]), UNIX_EPOCH + Duration::from_secs(5));
+    telemetry.apply(
+        &config("abc", std::slice::from_ref(&users), &[route("slow", &users)]),
+        UNIX_EPOCH + Duration::from_secs(5),
+    );
 
     for expected in [
         "forebay_requests_total{route=\"slow\",reason=\"ok\"} 0",
@@ -168,7 +171,7 @@ fn a_reload_keeps_the_counts_of_what_stays_and_drops_what_is_gone() {
     let held = telemetry.route("slow");
 
     let users = upstream("users", &[9002]);
-    telemetry.apply(&config("two", &[users.clone()], &[route("slow", &users)]), UNIX_EPOCH);
+    telemetry.apply(&config("two", std::slice::from_ref(&users), &[route("slow", &users)]), UNIX_EPOCH);
     telemetry.reloaded(ReloadResult::Success);
 
     assert!(Arc::ptr_eq(&held, &telemetry.route("slow")));
@@ -193,7 +196,7 @@ fn a_client_limit_may_go_while_its_route_stays() {
     let limit = ClientInFlight { max: 2, key: LimitKey::None, max_keys: 10 };
     let limited = Arc::new(Route { client_in_flight: Some(limit), ..Route::clone(&plain) });
 
-    telemetry.apply(&config("one", &[users.clone()], &[limited]), UNIX_EPOCH);
+    telemetry.apply(&config("one", std::slice::from_ref(&users), &[limited]), UNIX_EPOCH);
     assert_eq!(lines(&telemetry, "forebay_client_limit").len(), 4);
     telemetry.apply(&config("two", &[users], &[plain]), UNIX_EPOCH);
 
