@@ -3,11 +3,13 @@
 
 pub mod admin;
 pub mod cli;
+pub mod commands;
 pub mod config;
 pub mod deadline;
 pub mod demo;
 pub mod exit_code;
 pub mod handover;
+pub mod healthcheck;
 pub mod limits;
 pub mod message;
 pub mod reload;

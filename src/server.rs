@@ -178,7 +178,7 @@ impl Server {
         self.service_manager.stopping();
         let settings = self.view.load().version.config.shutdown.clone();
         let closing = self.closing(farewell);
-        let interrupt = shutdown::second_stop(&mut signals);
+        let interrupt = shutdown::next_stop(&mut signals);
         let outcome = shutdown::shut_down(&self.lifecycle, &settings, farewell, &closing, interrupt).await;
         self.close(outcome).await
     }
@@ -305,7 +305,7 @@ impl Server {
                 return HandedOver::No;
             }
         };
-        let stop = shutdown::second_stop(signals);
+        let stop = shutdown::next_stop(signals);
         match handover::hand_over(&invocation, sockets, handover::READY_LIMIT, stop).await {
             Ok(pid) => {
                 tracing::info!(pid, "handed over: the new process serves, this one drains");
