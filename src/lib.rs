@@ -12,6 +12,7 @@ pub mod handover;
 pub mod healthcheck;
 pub mod limits;
 pub mod message;
+pub mod proxy;
 pub mod reload;
 pub mod routing;
 pub mod server;

@@ -101,7 +101,7 @@ impl InFlightMeter {
         state.balance = state.balance.wrapping_add(at);
     }
 
-    /// Enters now and leaves when the guard is dropped, whatever the way out.
+    /// Enters at `at`, which may lie in the past, and leaves when the guard is dropped, whatever the way out.
     pub fn guard(self: &Arc<Self>, at: Instant) -> InFlightGuard {
         self.enter(at);
         InFlightGuard { meter: Some(self.clone()) }
