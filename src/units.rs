@@ -66,7 +66,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     while !rest.is_empty() {
         let (number, after_number) = split_number(rest);
         let (unit, after_unit) = split_unit(after_number);
-        total = total.checked_add(duration_part(number, unit)?).ok_or_else(|| too_long())?;
+        total = total.checked_add(duration_part(number, unit)?).ok_or_else(too_long)?;
         rest = after_unit;
     }
     let seconds = u64::try_from(total / NANOS_PER_SECOND).map_err(|_| too_long())?;
@@ -86,7 +86,7 @@ fn duration_part(number: &str, unit: &str) -> Result<u128, UnitError> {
         let help = "the units are d, h, m (or min), s, ms, us and ns, as in \"1m30s\"";
         return Err(UnitError::new(format!("has the unknown unit `{}`", unit.trim()), help));
     };
-    scale(number, *nanos).ok_or_else(|| too_long())
+    scale(number, *nanos).ok_or_else(too_long)
 }
 
 fn too_long() -> UnitError {

@@ -9,10 +9,14 @@ use super::elements::Root;
 use super::elements::limits::{Queue, check_queue};
 use super::elements::route::Route;
 use super::elements::upstream::Upstream;
-use super::model::{EndpointAddress, UpstreamProtocol};
+use super::model::{
+    self, ClientGone, Deadline, EndpointAddress, HeaderEdits, HostPolicy, Rewrite, RouteAction, RouteMatch, Upgrades,
+    UpstreamProtocol,
+};
 use super::source::Span;
 use super::suggest::nearest;
 use super::value::container::NamedItem;
+use crate::routing;
 use crate::units::show_duration;
 
 /// All checks on what is written.
@@ -24,6 +28,7 @@ pub fn check(cx: &mut Decoder<'_>, root: &Root) {
     check_times(cx, root);
     check_limit_sizes(cx, root);
     check_limit_names(cx, root);
+    check_shadowed(cx, root);
 }
 
 fn check_tables(cx: &mut Decoder<'_>, root: &Root) {
@@ -313,6 +318,54 @@ fn check_limit_sizes(cx: &mut Decoder<'_>, root: &Root) {
         let problem =
             Problem::error(Code::NeverFires, span, message).related(Some(all_span.clone()), "the limit over all");
         cx.report(problem.help("lower it, or raise the limit over all"));
+    }
+}
+
+/// Routes that get fewer requests than they seem to, or none.
+fn check_shadowed(cx: &mut Decoder<'_>, root: &Root) {
+    let mut written = Vec::new();
+    let mut compared = Vec::new();
+    for route in routes(root) {
+        if let Some(compare) = route.value.resolve_match().map(|matches| matching_only(&route.name, matches)) {
+            written.push(route);
+            compared.push(compare);
+        }
+    }
+    for (index, by, kind) in routing::shadowed(&compared) {
+        // Of two equal ones the later in the file is the mistake.
+        let swap = kind == routing::Kind::Duplicate && index < by;
+        let (route, other) = if swap { (written[by], written[index]) } else { (written[index], written[by]) };
+        let message = match kind {
+            routing::Kind::Duplicate => format!("routes `{}` and `{}` take the same requests", other.name, route.name),
+            routing::Kind::Shadowed => {
+                format!("route `{}` gets no request: `{}` and the like are more specific", route.name, other.name)
+            }
+        };
+        let code = if kind == routing::Kind::Duplicate { Code::Duplicate } else { Code::Shadowed };
+        let place = route.value.path.span().or(Some(route.span.clone()));
+        let problem = Problem::error(code, place, message).related(other.value.path.span(), "the other one");
+        cx.report(problem.help("give one of them another path, host, method or header, or take it out"));
+    }
+}
+
+/// A route of which only the match counts.
+fn matching_only(name: &str, matches: RouteMatch) -> model::Route {
+    model::Route {
+        name: name.to_owned(),
+        matches,
+        action: RouteAction::Respond { status: 204, content_type: String::new(), body: String::new() },
+        deadline: Deadline::None,
+        rate_limits: Vec::new(),
+        in_flight: None,
+        client_in_flight: None,
+        on_client_gone: ClientGone::Cancel,
+        max_body_bytes: 0,
+        upgrades: Upgrades { protocols: Vec::new(), idle_timeout: Duration::ZERO },
+        rewrite: Rewrite::None,
+        request_headers: HeaderEdits::default(),
+        response_headers: HeaderEdits::default(),
+        host: HostPolicy::Preserve,
+        rate_limit_headers: false,
     }
 }
 

@@ -163,7 +163,7 @@ impl<'a> Decoder<'a> {
     pub fn place_name(&self) -> String {
         match self.path.as_slice() {
             [listener, _, rest @ ..] if listener == "listener" && self.shorthand => {
-                place_name(&[&[listener.clone()], rest].concat())
+                place_name(&[std::slice::from_ref(listener), rest].concat())
             }
             path => place_name(path),
         }

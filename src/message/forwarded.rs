@@ -189,10 +189,12 @@ fn write_for(out: &mut Vec<u8>, ip: IpAddr) {
 fn write_element(out: &mut Vec<u8>, ip: IpAddr, arrival: &Arrival<'_>) {
     write_for(out, ip);
     // Checked by the head's rules: it holds no quote and no backslash.
-    match arrival.authority {
-        [] => {}
-        host if is_token(host) => out.extend_from_slice(&[b";host=", host].concat()),
-        host => out.extend_from_slice(&[b";host=\"", host, b"\""].concat()),
+    let (open, close): (&[u8], &[u8]) =
+        if is_token(arrival.authority) { (b";host=", b"") } else { (b";host=\"", b"\"") };
+    if !arrival.authority.is_empty() {
+        out.extend_from_slice(open);
+        out.extend_from_slice(arrival.authority);
+        out.extend_from_slice(close);
     }
     out.extend_from_slice(b";proto=");
     out.extend_from_slice(arrival.scheme());

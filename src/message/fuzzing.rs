@@ -90,7 +90,9 @@ pub fn request_head(data: &[u8]) {
     assert_eq!(reparsed, Ok(Parsed::Complete { head_len: wire.len() }), "{}", wire.escape_ascii());
     assert_eq!(again.method, head.method);
     assert_eq!((again.path(), again.query()), (head.path(), head.query()));
-    assert_eq!((again.authority(), again.framing()), (host, head.framing()));
+    let absence_is_said = head.framing() == Body::None && again.framing() == Body::Length(0);
+    assert!(again.framing() == head.framing() || absence_is_said, "{:?}", again.framing());
+    assert_eq!(again.authority(), host);
     remove_written(&mut fields);
     remove_written(&mut again.fields);
     assert_eq!(again.fields, fields);

@@ -351,6 +351,15 @@ fn written_heads_read_back() {
 }
 
 #[test]
+fn the_absence_of_an_expected_body_is_said() {
+    for (method, expected) in [(Method::Post, Body::Length(0)), (Method::Get, Body::None)] {
+        let mut out = Vec::new();
+        write_request_head(&mut out, method, b"/", b"a", &Fields::new(), Body::None);
+        assert_eq!(request_bytes(&out).expect("valid").framing(), expected);
+    }
+}
+
+#[test]
 fn written_responses_have_one_framing() {
     let head = response("HTTP/1.1 200 Fine\r\nContent-Length: 5\r\nA: b\r\n\r\n", Method::Get).expect("valid");
     let mut out = Vec::new();

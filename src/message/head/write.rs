@@ -21,6 +21,8 @@ pub fn write_request_head(out: &mut Vec<u8>, method: Method, target: &[u8], host
     out.extend_from_slice(b"\r\n");
     write_fields(out, fields, |known| !is_framing(known) && known != Known::Host);
     match body {
+        // RFC 9110 §8.6: where a body is expected, its absence is said; some servers answer 411 otherwise.
+        Body::None if matches!(method, Method::Post | Method::Put | Method::Patch) => write_length(out, 0),
         Body::None => {}
         Body::Length(length) => write_length(out, length),
         Body::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
