@@ -4,7 +4,7 @@
 //! reader as any file, so what the demo shows can be copied into one.
 
 use std::fmt::Write as _;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -18,19 +18,6 @@ use crate::simulate::{Settings, Simulator, Upstream};
 pub struct Addresses {
     pub listener: SocketAddr,
     pub admin: SocketAddr,
-}
-
-impl Addresses {
-    /// The usual ports where they are free, others where not: a demo must not fail because something else runs. With
-    /// port 0, the address for [`banner`] is known once the sidecar listens.
-    pub fn choose() -> Self {
-        Self { listener: free_or_any(8080), admin: free_or_any(9901) }
-    }
-}
-
-fn free_or_any(port: u16) -> SocketAddr {
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
-    if TcpListener::bind(address).is_ok() { address } else { SocketAddr::from(([127, 0, 0, 1], 0)) }
 }
 
 /// The demo's upstreams, by name with their addresses; as bound, since they take free ports.
@@ -135,7 +122,8 @@ pub fn banner(addresses: Addresses) -> String {
     let Addresses { listener, admin } = addresses;
     format!(
         "\
-Forebay is running in front of six simulated services. In a second terminal:
+Forebay is running in front of six simulated services. Each request writes a line of the access log here.
+In a second terminal:
 
   curl -i http://{listener}/fast
       answered in about 10 ms
@@ -186,16 +174,6 @@ mod tests {
             let endpoint = parsed["upstream"][&handle.name]["endpoints"][0].as_str();
             assert_eq!(endpoint, Some(handle.address.to_string().as_str()));
         }
-    }
-
-    #[test]
-    fn a_taken_port_is_replaced_by_any() {
-        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = taken.local_addr().unwrap().port();
-
-        assert_eq!(free_or_any(port).port(), 0);
-        drop(taken);
-        assert_eq!(free_or_any(port).port(), port);
     }
 
     #[test]

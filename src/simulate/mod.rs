@@ -73,12 +73,6 @@ impl Simulator {
         self.handles().find(|handle| handle.name == name).cloned()
     }
 
-    /// One line per upstream, with its address: what `forebay simulate` prints.
-    pub fn listing(&self) -> String {
-        let width = self.handles().map(|handle| handle.name.len()).max().unwrap_or_default();
-        self.handles().map(|handle| format!("{:width$}  http://{}\n", handle.name, handle.address)).collect()
-    }
-
     /// Serves until `cancel` is ready; then every connection is cut, as when a server is killed.
     pub async fn run(self, cancel: impl Future<Output = ()>) -> io::Result<()> {
         let mut servers = JoinSet::new();

@@ -299,16 +299,6 @@ async fn cancelling_cuts_what_is_in_service() {
 }
 
 #[test]
-fn the_listing_names_each_address() {
-    let upstreams = vec![Upstream::new("a"), Upstream::new("longer")];
-    let simulator = Simulator::bind(Settings { seed: 0, upstreams }).unwrap();
-
-    let address = |name| simulator.handle(name).unwrap().address;
-    let expected = format!("a       http://{}\nlonger  http://{}\n", address("a"), address("longer"));
-    assert_eq!(simulator.listing(), expected);
-}
-
-#[test]
 fn an_address_in_use_is_named_in_the_error() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let upstream = Upstream { address: taken.local_addr().unwrap(), ..Upstream::new("users") };

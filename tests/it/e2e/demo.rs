@@ -6,9 +6,9 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use rustix::process::Signal;
 
-use crate::support::http;
 use crate::support::metrics::Scrape;
 use crate::support::process::{Process, command};
+use crate::support::{eventually, http};
 
 /// The address in front of a path that the banner names.
 fn address_before(lines: &[String], path: &str) -> Option<SocketAddr> {
@@ -36,8 +36,12 @@ async fn the_demo_shows_what_its_banner_says() {
         .output("prints what to try", |lines| Some((address_before(lines, "fast")?, address_before(lines, "metrics")?)))
         .await;
 
-    assert_eq!(http::get(sidecar, "/fast").await.unwrap().status, 200);
+    eventually("the sidecar is ready", async || {
+        http::get(admin, "/readyz").await.is_ok_and(|answer| answer.status == 200).then_some(())
+    })
+    .await;
 
+    assert_eq!(http::get(sidecar, "/fast").await.unwrap().status, 200);
     let (late, took) = http::timed_get(sidecar, "/late").await;
     let late = late.unwrap();
     assert_eq!((late.status, late.reason()), (504, Some("deadline_in_first_byte")));
@@ -79,7 +83,7 @@ async fn simulate_runs_the_upstreams_of_a_file() {
     let mut simulate = Process::start("forebay simulate", run);
     let address = simulate
         .output("prints its addresses", |lines| {
-            lines.iter().find_map(|line| line.strip_prefix("users")?.trim().strip_prefix("http://")?.parse().ok())
+            lines.iter().find_map(|line| line.strip_prefix("http://")?.strip_suffix(" (users)")?.parse().ok())
         })
         .await;
 
