@@ -122,7 +122,8 @@ pub fn banner(addresses: Addresses) -> String {
     let Addresses { listener, admin } = addresses;
     format!(
         "\
-Forebay is running in front of six simulated services. In a second terminal:
+Forebay is running in front of six simulated services. Each request writes a line of the access log here.
+In a second terminal:
 
   curl -i http://{listener}/fast
       answered in about 10 ms

@@ -24,10 +24,10 @@ fn with_status(answers: &[(Response, Duration)], status: u16) -> Vec<&(Response,
     answers.iter().filter(|(response, _)| response.status == status).collect()
 }
 
-/// Row 1: a synchronous server of 0.5 s per request and ten clients; alone, the last one would wait 5 s.
+/// Row 1: a synchronous server of 1 s per request and ten clients; alone, the last one would wait 10 s.
 #[tokio::test]
 async fn a_synchronous_server_is_queued_for_within_bounds_and_the_rest_is_shed_at_once() {
-    let server = Service::synchronous("0.5").await;
+    let server = Service::synchronous("1").await;
     let forebay = Forebay::start(&format!(
         r#"
         [upstream.sync]
@@ -52,18 +52,18 @@ async fn a_synchronous_server_is_queued_for_within_bounds_and_the_rest_is_shed_a
     assert_eq!((served.len(), shed.len()), (4, 6), "one in service and three in the queue");
     assert!(shed.iter().all(|(response, _)| response.header("retry-after").is_some()));
     assert!(shed.iter().all(|(response, _)| response.reason() == Some("queue_full")), "{shed:?}");
-    // The last of four waits for three times 0.5 s at least, and the shed ones for none of them.
+    // The last of four waits for three others, and the shed ones for none.
     let slowest_shed = shed.iter().map(|(_, took)| *took).max().unwrap();
     let slowest_served = served.iter().map(|(_, took)| *took).max().unwrap();
-    assert!(slowest_served >= Duration::from_secs(2), "{slowest_served:?}");
+    assert!(slowest_served >= Duration::from_secs(4), "{slowest_served:?}");
     assert!(slowest_shed < slowest_served / 2, "{slowest_shed:?}");
 
     let scrape = forebay.idle().await;
     let queue = [("scope", "upstream"), ("name", "sync")];
     assert_eq!(scrape.get("forebay_queue_depth", &queue), Some(0.0));
     assert_eq!(scrape.sum("forebay_requests_total", &[("route", "sync"), ("reason", "queue_full")]), 6.0);
-    // Three waited for 0.5, 1.0 and 1.5 s.
-    assert!(scrape.sum("forebay_queue_wait_seconds_sum", &queue) >= 2.9);
+    // Three waited, for 1, 2 and 3 s.
+    assert!(scrape.sum("forebay_queue_wait_seconds_sum", &queue) >= 5.9);
 }
 
 async fn eventually_queued(forebay: &Forebay, depth: usize) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -46,10 +46,11 @@ impl Forebay {
         let mut run = command(env!("CARGO_BIN_EXE_forebay"));
         run.arg("run").arg("-c").arg(directory.path().join("forebay.toml")).env("NO_COLOR", "1");
         let mut process = Process::start("forebay", run);
+        let expected = expected_listeners(directory.path());
         let addresses = process
-            .output("says where it listens, admin included", |lines| {
+            .output("says where it listens", |lines| {
                 let addresses = listening(lines);
-                (addresses.contains_key("admin") && addresses.len() > 1).then_some(addresses)
+                (addresses.len() >= expected).then_some(addresses)
             })
             .await;
         let forebay = Self { process, addresses, directory };
@@ -104,6 +105,15 @@ impl Forebay {
             (log.len() >= lines).then_some(log)
         })
         .await
+    }
+}
+
+/// How many listeners the configuration has, admin included. A configuration with mistakes is for the binary to report.
+fn expected_listeners(directory: &Path) -> usize {
+    let variable = |name: &str| std::env::var(name).ok();
+    match forebay::config::load(&directory.join("forebay.toml"), &variable) {
+        Ok(loaded) => loaded.config.listeners.len() + usize::from(loaded.config.admin.address.is_some()),
+        Err(_) => usize::MAX,
     }
 }
 

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::thread::JoinHandle;
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -17,6 +17,7 @@ pub struct Process {
     child: Child,
     /// Held open: the test services end when it closes.
     _stdin: Option<ChildStdin>,
+    readers: Vec<JoinHandle<()>>,
     pub stdout: Lines,
     pub stderr: Lines,
 }
@@ -30,13 +31,13 @@ impl Lines {
         self.0.lock().expect("no holder panics").clone()
     }
 
-    fn collect(&self, output: impl Read + Send + 'static) {
+    fn collect(&self, output: impl Read + Send + 'static) -> JoinHandle<()> {
         let lines = self.clone();
         std::thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
                 lines.0.lock().expect("no holder panics").push(line);
             }
-        });
+        })
     }
 }
 
@@ -57,9 +58,11 @@ impl Process {
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
         let (stdout, stderr) = (Lines::default(), Lines::default());
-        stdout.collect(child.stdout.take().expect("piped"));
-        stderr.collect(child.stderr.take().expect("piped"));
-        Self { name: name.to_owned(), _stdin: child.stdin.take(), child, stdout, stderr }
+        let readers = vec![
+            stdout.collect(child.stdout.take().expect("piped")),
+            stderr.collect(child.stderr.take().expect("piped")),
+        ];
+        Self { name: name.to_owned(), _stdin: child.stdin.take(), child, readers, stdout, stderr }
     }
 
     pub fn id(&self) -> u32 {
@@ -75,10 +78,14 @@ impl Process {
         self.child.try_wait().expect("a child of this process")
     }
 
-    /// Waits for the process to end by itself.
+    /// Waits for the process to end by itself; then all that it has written is in `stdout` and `stderr`.
     pub async fn ended(&mut self) -> ExitStatus {
         let what = format!("{} ends", self.name);
-        eventually(&what, async || self.has_ended()).await
+        eventually(&what, async || self.has_ended().filter(|_| self.has_been_read())).await
+    }
+
+    fn has_been_read(&self) -> bool {
+        self.readers.iter().all(JoinHandle::is_finished)
     }
 
     /// Waits for output in which `find` finds something; fails at once when the process ends before.
@@ -86,10 +93,7 @@ impl Process {
         let what = format!("{} {what}", self.name);
         eventually(&what, async || {
             // In this order: all that it wrote before its end must be looked at.
-            let ended = self.has_ended();
-            if ended.is_some() {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
+            let ended = self.has_ended().filter(|_| self.has_been_read());
             let lines = [self.stdout.all(), self.stderr.all()].concat();
             let found = find(&lines);
             if let (None, Some(status)) = (&found, ended) {
