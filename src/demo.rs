@@ -122,7 +122,8 @@ pub fn banner(addresses: Addresses) -> String {
     let Addresses { listener, admin } = addresses;
     format!(
         "\
-Forebay is running in front of six simulated services. In a second terminal:
+Forebay is running in front of six simulated services. Each request writes a line of the access log here.
+In a second terminal:
 
   curl -i http://{listener}/fast
       answered in about 10 ms
@@ -173,6 +174,16 @@ mod tests {
             let endpoint = parsed["upstream"][&handle.name]["endpoints"][0].as_str();
             assert_eq!(endpoint, Some(handle.address.to_string().as_str()));
         }
+    }
+
+    #[test]
+    fn the_configuration_is_free_of_mistakes_and_warnings() {
+        let simulator = Simulator::bind(upstreams()).expect("free ports");
+        let text = config_text(addresses(), &addresses_of(&simulator));
+
+        let loaded = crate::config::parse("demo", &text, &|_| None).unwrap_or_else(|report| panic!("{report}"));
+
+        assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
     }
 
     #[test]

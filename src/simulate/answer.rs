@@ -59,7 +59,7 @@ pub struct Control {
 
 impl Control {
     /// Reads a query; other parameters belong to the application and are left alone.
-    pub fn parse(query: Option<&str>) -> Result<Self, &'static str> {
+    pub fn parse(query: Option<&str>) -> Result<Self, String> {
         let mut control = Self::default();
         for (name, value) in query.unwrap_or_default().split('&').filter_map(|part| part.split_once('=')) {
             match name {

@@ -138,7 +138,7 @@ async fn answer(
     discard(body).await?;
     let drawn = match with_control(upstream, head.uri.query(), draw(server.seed, upstream, n)) {
         Ok(drawn) => drawn,
-        Err(problem) => return Ok(plain(StatusCode::BAD_REQUEST, problem)),
+        Err(problem) => return Ok(plain(StatusCode::BAD_REQUEST, &problem)),
     };
     let Ok(service) = server.workers.enter().await else {
         return Ok(refusal());
@@ -178,7 +178,7 @@ async fn discard(mut body: Incoming) -> Result<(), Broken> {
     tokio::time::timeout(READ_TIMEOUT, read).await.map_err(|_| Broken)?
 }
 
-fn with_control(upstream: &Upstream, query: Option<&str>, drawn: Draw) -> Result<Draw, &'static str> {
+fn with_control(upstream: &Upstream, query: Option<&str>, drawn: Draw) -> Result<Draw, String> {
     if !upstream.allow_control {
         return Ok(drawn);
     }
