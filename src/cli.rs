@@ -9,6 +9,9 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::exit_code::Exit;
+use crate::units;
+
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(86_400);
 
 const AFTER_HELP: &str = "\
 Start here:
@@ -99,7 +102,7 @@ Examples:
         #[arg(long)]
         url: Option<String>,
         /// How long the answer may take.
-        #[arg(long, value_name = "TIME", default_value = "2s", value_parser = duration)]
+        #[arg(long, value_name = "TIME", default_value = "2s", value_parser = timeout)]
         timeout: Duration,
     },
 
@@ -166,24 +169,14 @@ fn path(text: &str) -> Result<String, String> {
     if text.starts_with('/') { Ok(text.to_owned()) } else { Err("a path begins with `/`".to_owned()) }
 }
 
-/// `500ms`, `2s`, `1m`: the units of the configuration file.
-fn duration(text: &str) -> Result<Duration, String> {
-    const EXPECTED: &str = "expected a time such as `500ms`, `2s` or `1m`";
-    let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or(EXPECTED)?;
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| EXPECTED)?;
-    let milliseconds = match unit {
-        "ms" => Some(number),
-        "s" => number.checked_mul(1_000),
-        "m" => number.checked_mul(60_000),
-        _ => return Err(EXPECTED.to_owned()),
-    };
-    match milliseconds {
-        Some(0) => Err("must be above zero".to_owned()),
-        // A longer wait than a day is a typing error, and far longer ones overflow the clock.
-        Some(value) if value <= 86_400_000 => Ok(Duration::from_millis(value)),
-        _ => Err("must be at most one day".to_owned()),
+/// `500ms`, `2s`: the units of the configuration file.
+fn timeout(text: &str) -> Result<Duration, String> {
+    let time = units::parse_duration(text).map_err(|error| error.to_string())?;
+    // A longer wait than a day is a typing error, and far longer ones overflow the clock.
+    if time.is_zero() || time >= LONGEST_TIMEOUT {
+        return Err("expected more than zero and less than a day".to_owned());
     }
+    Ok(time)
 }
 
 #[cfg(test)]
@@ -256,12 +249,11 @@ mod tests {
     }
 
     #[test]
-    fn times_are_read_with_their_unit() {
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("2s"), Ok(Duration::from_secs(2)));
-        assert_eq!(duration("1m"), Ok(Duration::from_secs(60)));
-        for wrong in ["", "s", "2", "2h", "-1s", "99999999999999999999s", "18446744073709551615s", "25000m"] {
-            assert!(duration(wrong).is_err(), "{wrong}");
+    fn timeouts_are_read_with_their_unit() {
+        assert_eq!(timeout("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(timeout("2s"), Ok(Duration::from_secs(2)));
+        for wrong in ["", "s", "2", "-1s", "0s", "1d", "99999999999999999999s"] {
+            assert!(timeout(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -13,6 +13,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
@@ -150,6 +151,8 @@ pub enum HandOverError {
     Ended(ExitStatus),
     /// The new process did not serve in time, and was ended.
     Silent(Duration),
+    /// This process was told to stop meanwhile.
+    Cancelled,
     /// Waiting for the new process failed.
     Wait(io::Error),
 }
@@ -164,6 +167,7 @@ impl fmt::Display for HandOverError {
             Self::Start { program, source } => write!(f, "cannot start {}: {source}", program.display()),
             Self::Ended(status) => write!(f, "the new process ended ({status}) before it served; see its log"),
             Self::Silent(limit) => write!(f, "the new process did not serve within {limit:?} and was ended"),
+            Self::Cancelled => f.write_str("this process was told to stop; the new one was ended"),
             Self::Wait(source) => write!(f, "cannot wait for the new process: {source}"),
         }
     }
@@ -173,16 +177,18 @@ impl std::error::Error for HandOverError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Start { source, .. } | Self::Wait(source) => Some(source),
-            Self::Container | Self::Ended(_) | Self::Silent(_) => None,
+            Self::Container | Self::Ended(_) | Self::Silent(_) | Self::Cancelled => None,
         }
     }
 }
 
-/// Starts the successor with `sockets` (name and socket) and returns its process id once it serves.
+/// Starts the successor with `sockets` (name and socket) and returns its process id once it serves; `cancelled` ends
+/// the attempt.
 pub async fn hand_over(
     invocation: &Invocation,
     sockets: Vec<(String, TcpListener)>,
     limit: Duration,
+    cancelled: impl Future<Output = ()>,
 ) -> Result<u32, HandOverError> {
     if std::process::id() == 1 {
         return Err(HandOverError::Container);
@@ -199,11 +205,14 @@ pub async fn hand_over(
     tokio::select! {
         served = serves(ours) => served.map(|()| pid).map_err(HandOverError::Wait),
         ended = child.wait() => Err(ended.map_or_else(HandOverError::Wait, HandOverError::Ended)),
-        () = tokio::time::sleep(limit) => {
-            child.kill().await.map_err(HandOverError::Wait)?;
-            Err(HandOverError::Silent(limit))
-        }
+        () = tokio::time::sleep(limit) => end(&mut child, HandOverError::Silent(limit)).await,
+        () = cancelled => end(&mut child, HandOverError::Cancelled).await,
     }
+}
+
+async fn end(child: &mut tokio::process::Child, reason: HandOverError) -> Result<u32, HandOverError> {
+    child.kill().await.map_err(HandOverError::Wait)?;
+    Err(reason)
 }
 
 /// The command that starts the successor, with its descriptors and the environment that describes them.
@@ -246,6 +255,8 @@ async fn serves(line: UnixDatagram) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::future::pending;
+
     use super::*;
 
     fn listener() -> TcpListener {
@@ -299,7 +310,7 @@ mod tests {
             exit 7"#;
 
         let sockets = vec![("one".to_owned(), one), (ADMIN.to_owned(), two)];
-        let error = hand_over(&shell(script), sockets, READY_LIMIT).await.unwrap_err();
+        let error = hand_over(&shell(script), sockets, READY_LIMIT, pending()).await.unwrap_err();
 
         let HandOverError::Ended(status) = error else { panic!("{error}") };
         assert_eq!(status.code(), Some(7));
@@ -307,16 +318,24 @@ mod tests {
 
     #[tokio::test]
     async fn a_successor_that_says_nothing_is_ended() {
-        let error = hand_over(&shell("exec sleep 600"), vec![], Duration::from_millis(50)).await.unwrap_err();
+        let error =
+            hand_over(&shell("exec sleep 600"), vec![], Duration::from_millis(50), pending()).await.unwrap_err();
 
         assert!(matches!(error, HandOverError::Silent(_)), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_stop_ends_the_attempt_and_the_successor() {
+        let error = hand_over(&shell("exec sleep 600"), vec![], READY_LIMIT, async {}).await.unwrap_err();
+
+        assert!(matches!(error, HandOverError::Cancelled), "{error}");
     }
 
     #[tokio::test]
     async fn a_program_that_is_not_there_is_named() {
         let invocation = Invocation { program: "/nowhere/forebay".into(), arguments: vec![] };
 
-        let error = hand_over(&invocation, vec![], READY_LIMIT).await.unwrap_err();
+        let error = hand_over(&invocation, vec![], READY_LIMIT, pending()).await.unwrap_err();
 
         assert!(error.to_string().starts_with("cannot start /nowhere/forebay: "), "{error}");
     }

@@ -169,13 +169,13 @@ async fn forward(mut source: UnixSignal, meaning: Signal, sender: mpsc::Sender<S
     }
 }
 
-/// The next SIGTERM or SIGINT; anything else is too late now and only logged.
-pub async fn second_stop(signals: &mut mpsc::Receiver<Signal>) {
+/// The next SIGTERM or SIGINT; anything else means nothing here, and is only logged.
+pub async fn next_stop(signals: &mut mpsc::Receiver<Signal>) {
     while let Some(signal) = signals.recv().await {
         if signal == Signal::Stop {
             return;
         }
-        tracing::warn!(?signal, "signal ignored: the process is stopping");
+        tracing::warn!(?signal, "signal ignored: only a stop counts now");
     }
     std::future::pending().await
 }
@@ -457,13 +457,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_a_stop_signal_is_a_second_stop() {
+    async fn only_a_stop_signal_is_a_next_stop() {
         let (sender, mut receiver) = mpsc::channel(4);
         for signal in [Signal::Reload, Signal::HandOver, Signal::Stop] {
             sender.send(signal).await.unwrap();
         }
 
-        second_stop(&mut receiver).await;
+        next_stop(&mut receiver).await;
 
         assert!(receiver.is_empty());
     }

@@ -8,8 +8,10 @@ use std::sync::Arc;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::config::model::Listener;
 
 /// Connections waiting to be accepted, for each listener; the kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -34,7 +36,8 @@ impl fmt::Display for BindError {
         match source.kind() {
             io::ErrorKind::AddrInUse => write!(
                 f,
-                "another process has this port (see which with `ss -ltnp 'sport = :{}'`): stop it or change the address",
+                "the port is taken: see by whom with `ss -ltnp 'sport = :{}'`, then stop it or change the address \
+                 (a reload cannot move a listener between one address and all addresses of its own port: restart)",
                 address.port()
             ),
             io::ErrorKind::PermissionDenied => f.write_str(
@@ -68,6 +71,66 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// A listening socket with the handle that ends its accept loop.
+#[derive(Debug)]
+pub struct Listening {
+    pub name: String,
+    /// As configured: the port may be 0.
+    pub configured: SocketAddr,
+    /// The address that clients connect to.
+    pub address: SocketAddr,
+    /// Kept for a hand-over, and for a listener that takes over this address at a reload. The kernel's socket is
+    /// closed when this one and the accept loop's are.
+    pub socket: TcpListener,
+    pub stop: CancellationToken,
+}
+
+impl Listening {
+    /// With a second handle to the socket, for the accept loop.
+    pub fn new(name: &str, configured: SocketAddr, socket: TcpListener) -> Result<(Self, TcpListener), BindError> {
+        let parts = || Ok((socket.local_addr()?, socket.try_clone()?));
+        let (address, accepting) =
+            parts().map_err(|source| BindError { address: configured, name: name.to_owned(), source })?;
+        let stop = CancellationToken::new();
+        Ok((Self { name: name.to_owned(), configured, address, socket, stop }, accepting))
+    }
+
+    /// The same listener, by name and address, as one of a configuration.
+    pub fn is(&self, listener: &Listener) -> bool {
+        self.name == listener.name && self.configured == listener.address
+    }
+}
+
+/// What a reload does for one listener of the new configuration.
+#[derive(Debug)]
+pub enum Next {
+    /// The one of this name goes on as it is.
+    Keep(String),
+    /// A new accept loop, on a new socket or on that of an address which changes its name.
+    Start(Listening, TcpListener),
+}
+
+impl Next {
+    /// Everything here that can fail does so before anything has changed.
+    pub fn of(listener: &Listener, open: &[Listening]) -> Result<Self, BindError> {
+        if let Some(same) = open.iter().find(|open| open.is(listener)) {
+            return Ok(Self::Keep(same.name.clone()));
+        }
+        // Port 0 asks for a port of its own each time.
+        let same_address = |open: &&Listening| open.configured == listener.address && listener.address.port() != 0;
+        let socket = match open.iter().find(same_address) {
+            Some(open) => open.socket.try_clone().map_err(|source| BindError {
+                address: listener.address,
+                name: listener.name.clone(),
+                source,
+            })?,
+            None => bind(&listener.name, listener.address)?,
+        };
+        let (listening, accepting) = Listening::new(&listener.name, listener.address, socket)?;
+        Ok(Self::Start(listening, accepting))
+    }
 }
 
 /// Raises the soft limit on open files to the hard one and returns what holds then; `u64::MAX` when there is none.
@@ -126,6 +189,62 @@ mod tests {
         let message = bind("main", "192.0.2.1:0".parse().unwrap()).unwrap_err().to_string();
 
         assert!(message.contains("no interface of this machine"), "{message}");
+    }
+
+    fn listener(name: &str, address: SocketAddr) -> Listener {
+        let defaults = crate::config::defaults().config;
+        Listener { name: name.to_owned(), address, ..Listener::clone(&defaults.listeners[0]) }
+    }
+
+    fn listening(name: &str, configured: &str) -> Listening {
+        let configured: SocketAddr = configured.parse().unwrap();
+        Listening::new(name, configured, bind(name, configured).unwrap()).unwrap().0
+    }
+
+    #[test]
+    fn an_unchanged_listener_is_kept_also_on_port_zero() {
+        let open = [listening("main", "127.0.0.1:0")];
+
+        let next = Next::of(&listener("main", open[0].configured), &open).unwrap();
+
+        assert!(matches!(next, Next::Keep(name) if name == "main"));
+    }
+
+    #[test]
+    fn a_renamed_listener_takes_over_the_socket_of_its_address() {
+        let mut open = [listening("old", "127.0.0.1:0")];
+        open[0].configured = open[0].address;
+
+        let Next::Start(next, accepting) = Next::of(&listener("new", open[0].address), &open).unwrap() else {
+            panic!("kept")
+        };
+
+        assert_eq!((next.name.as_str(), next.address), ("new", open[0].address));
+        assert_eq!(accepting.local_addr().unwrap(), open[0].address);
+    }
+
+    #[test]
+    fn another_port_zero_is_another_port() {
+        let open = [listening("one", "127.0.0.1:0")];
+
+        let Next::Start(next, _) = Next::of(&listener("two", open[0].configured), &open).unwrap() else {
+            panic!("kept")
+        };
+
+        assert_ne!(next.address, open[0].address);
+    }
+
+    #[test]
+    fn connections_fit_in_half_of_the_files() {
+        let config = Arc::new(crate::config::defaults().config);
+        assert_eq!(config.listeners[0].max_connections, 10_000);
+
+        let (roomy, none) = fit_connections(Arc::clone(&config), 20_000);
+        assert!(none.is_none() && Arc::ptr_eq(&roomy, &config));
+
+        let (fitted, warning) = fit_connections(config, 1_024);
+        assert_eq!(fitted.listeners[0].max_connections, 512);
+        assert!(warning.unwrap().contains("LimitNOFILE=20000"));
     }
 
     #[test]

@@ -7,24 +7,31 @@
 use std::any::Any;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use prometheus::IntCounter;
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
 /// A group of tasks that are waited for together. Clones share the group.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Tasks {
     tracker: TaskTracker,
-    panics: Arc<AtomicU64>,
+    panics: IntCounter,
+}
+
+impl Default for Tasks {
+    /// With a counter of its own, which no registry knows.
+    fn default() -> Self {
+        Self::new(IntCounter::new("panics", "tasks that panicked").expect("this is a metric name"))
+    }
 }
 
 impl Tasks {
-    pub fn new() -> Self {
-        Self::default()
+    /// Panics are counted in `panics`.
+    pub fn new(panics: IntCounter) -> Self {
+        Self { tracker: TaskTracker::new(), panics }
     }
 
     /// Runs `future` on the current runtime. The handle may be dropped: the task goes on.
@@ -32,12 +39,12 @@ impl Tasks {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let panics = Arc::clone(&self.panics);
+        let panics = self.panics.clone();
         self.tracker.spawn(async move {
             // Unwind safety: the future is dropped right here, so nobody can see what the panic left half done,
             // except through shared state, whose locks and RAII guards must hold up anyway.
             if let Err(payload) = AssertUnwindSafe(future).catch_unwind().await {
-                panics.fetch_add(1, Ordering::Relaxed);
+                panics.inc();
                 tracing::error!(task = name, message = panic_message(&*payload), "a task panicked");
             }
         })
@@ -50,7 +57,7 @@ impl Tasks {
 
     /// Tasks that ended by a panic, since the start.
     pub fn panics(&self) -> u64 {
-        self.panics.load(Ordering::Relaxed)
+        self.panics.get()
     }
 
     /// Waits until every task has ended, at most for `limit`; false when some still run then.
@@ -75,7 +82,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn waiting_ends_with_the_last_task() {
-        let tasks = Tasks::new();
+        let tasks = Tasks::default();
         for seconds in [1, 3, 2] {
             tasks.spawn("sleeper", tokio::time::sleep(Duration::from_secs(seconds)));
         }
@@ -89,7 +96,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn waiting_gives_up_at_its_limit() {
-        let tasks = Tasks::new();
+        let tasks = Tasks::default();
         let task = tasks.spawn("stuck", std::future::pending());
 
         assert!(!tasks.wait_idle(Duration::from_secs(5)).await);
@@ -100,7 +107,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_counted_and_stays_inside_its_task() {
-        let tasks = Tasks::new();
+        let tasks = Tasks::default();
         tasks.spawn("broken", async { panic!("on purpose") });
         tasks.spawn("sound", async {});
 

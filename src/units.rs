@@ -66,15 +66,15 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     while !rest.is_empty() {
         let (number, after_number) = split_number(rest);
         let (unit, after_unit) = split_unit(after_number);
-        total = total.checked_add(duration_part(text, number, unit)?).ok_or_else(|| too_long(text))?;
+        total = total.checked_add(duration_part(number, unit)?).ok_or_else(too_long)?;
         rest = after_unit;
     }
-    let seconds = u64::try_from(total / NANOS_PER_SECOND).map_err(|_| too_long(text))?;
+    let seconds = u64::try_from(total / NANOS_PER_SECOND).map_err(|_| too_long())?;
     Ok(Duration::new(seconds, (total % NANOS_PER_SECOND) as u32))
 }
 
 /// The nanoseconds of one `number unit` pair.
-fn duration_part(text: &str, number: &str, unit: &str) -> Result<u128, UnitError> {
+fn duration_part(number: &str, unit: &str) -> Result<u128, UnitError> {
     if number.is_empty() {
         return Err(UnitError::new("is not a duration", "write a number with its unit, as in \"3s\" or \"250ms\""));
     }
@@ -84,12 +84,12 @@ fn duration_part(text: &str, number: &str, unit: &str) -> Result<u128, UnitError
     }
     let Some((_, nanos)) = DURATION_UNITS.iter().find(|(name, _)| *name == unit) else {
         let help = "the units are d, h, m (or min), s, ms, us and ns, as in \"1m30s\"";
-        return Err(UnitError::new(format!("has the unknown unit `{unit}`"), help));
+        return Err(UnitError::new(format!("has the unknown unit `{}`", unit.trim()), help));
     };
-    scale(number, *nanos).ok_or_else(|| too_long(text))
+    scale(number, *nanos).ok_or_else(too_long)
 }
 
-fn too_long(_text: &str) -> UnitError {
+fn too_long() -> UnitError {
     UnitError::new(
         "is not a duration that can be kept",
         "write a shorter one, with digits and one decimal point at most",

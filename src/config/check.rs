@@ -9,10 +9,14 @@ use super::elements::Root;
 use super::elements::limits::{Queue, check_queue};
 use super::elements::route::Route;
 use super::elements::upstream::Upstream;
-use super::model::{Config, EndpointAddress, UpstreamProtocol};
+use super::model::{
+    self, ClientGone, Deadline, EndpointAddress, HeaderEdits, HostPolicy, Rewrite, RouteAction, RouteMatch, Upgrades,
+    UpstreamProtocol,
+};
 use super::source::Span;
 use super::suggest::nearest;
 use super::value::container::NamedItem;
+use crate::routing;
 use crate::units::show_duration;
 
 /// All checks on what is written.
@@ -23,6 +27,8 @@ pub fn check(cx: &mut Decoder<'_>, root: &Root) {
     check_unused(cx, root);
     check_times(cx, root);
     check_limit_sizes(cx, root);
+    check_limit_names(cx, root);
+    check_shadowed(cx, root);
 }
 
 fn check_tables(cx: &mut Decoder<'_>, root: &Root) {
@@ -75,27 +81,14 @@ fn listening(root: &Root) -> Vec<(SocketAddr, String, Option<Span>)> {
 
 fn check_addresses(cx: &mut Decoder<'_>, root: &Root) {
     let all = listening(root);
-    for (index, (address, what, span)) in all.iter().enumerate() {
-        let Some((other, first, first_span)) = all[..index].iter().find(|(other, ..)| overlap(*address, *other)) else {
-            continue;
-        };
-        let message = if address == other {
-            format!("the address {address} is used twice")
-        } else {
-            format!("the address {address} is also taken by {other}")
-        };
-        // One of the two may be a default, which has no place.
-        let (place, related) = match span {
-            Some(span) => (Some(span.clone()), first_span.clone().map(|span| (span, first))),
-            None => (first_span.clone(), None),
-        };
-        let mut problem = Problem::error(Code::Duplicate, place, message).help(format!("give {what} another port"));
-        if let Some((span, first)) = related {
-            problem = problem.related(Some(span), first.as_str());
-        } else {
-            problem = problem.expected(format!("an address that {first} and {what} do not share"));
-        }
-        cx.report(problem);
+    for (index, second) in all.iter().enumerate() {
+        let Some(first) = all[..index].iter().find(|first| overlap(first.0, second.0)) else { continue };
+        // What is written is marked; the other one may be a default, which has no place.
+        let (marked, other) = if second.2.is_some() { (second, first) } else { (first, second) };
+        let message = format!("the address {} is taken: {} has {}", marked.0, other.1, other.0);
+        let problem =
+            Problem::error(Code::Duplicate, marked.2.clone(), message).related(other.2.clone(), other.1.as_str());
+        cx.report(problem.help(format!("give {} another port", marked.1)));
     }
     check_loops(cx, root, &all);
 }
@@ -147,7 +140,7 @@ fn check_actions(cx: &mut Decoder<'_>, root: &Root) {
                 let problem = Problem::error(Code::Conflict, respond.key_span(), message);
                 cx.report(problem.related(upstream.key_span(), "the upstream").help("take one of the two out"));
             }
-            (false, false) if !has_misspelt_action(cx, &route.span) => {
+            (false, false) if !is_misspelt(cx, "upstream") && !is_misspelt(cx, "respond") => {
                 let message = format!("route `{}` does nothing", route.name);
                 let problem = Problem::error(Code::MissingKey, route.span.clone(), message);
                 cx.report(problem.help("add `upstream = \"NAME\"`, or `respond = { status = 200 }`"));
@@ -156,23 +149,19 @@ fn check_actions(cx: &mut Decoder<'_>, root: &Root) {
         }
         if let Some((name, span)) = upstream.written()
             && !names.contains(&name.as_str())
-            && !is_declared(root, name)
+            && root.upstream.get().is_some()
+            && !is_misspelt(cx, "upstream")
         {
             report_unknown_upstream(cx, name, span, &names);
         }
     }
 }
 
-/// The upstream's table is there but could not be read, which has been reported.
-fn is_declared(root: &Root, _name: &str) -> bool {
-    root.upstream.get().is_none()
-}
-
-/// An unknown key near this route was reported that may have been the action.
-fn has_misspelt_action(cx: &Decoder<'_>, _route: &Span) -> bool {
+/// A misspelt key was reported that may have been this one.
+fn is_misspelt(cx: &Decoder<'_>, key: &str) -> bool {
+    let named = format!("`{key}`");
     cx.problems.iter().any(|problem| {
-        problem.code == Code::UnknownKey
-            && problem.help.as_deref().is_some_and(|help| help.contains("`upstream`") || help.contains("`respond`"))
+        problem.code == Code::UnknownKey && problem.help.as_ref().is_some_and(|help| help.contains(&named))
     })
 }
 
@@ -332,15 +321,67 @@ fn check_limit_sizes(cx: &mut Decoder<'_>, root: &Root) {
     }
 }
 
-/// Checks that need the resolved configuration.
-pub fn check_resolved(cx: &mut Decoder<'_>, config: &Config) {
-    let mut seen: Vec<&str> = Vec::new();
-    let routes = config.routes.iter().flat_map(|route| &route.rate_limits);
-    for limit in config.rate_limits.iter().chain(routes) {
-        if seen.contains(&limit.name.as_str()) {
-            let message = format!("two rate limits are called {:?}", limit.name);
-            cx.report(Problem::error(Code::Duplicate, None, message).help("give each its own `name`"));
+/// Routes that get fewer requests than they seem to, or none.
+fn check_shadowed(cx: &mut Decoder<'_>, root: &Root) {
+    let mut written = Vec::new();
+    let mut compared = Vec::new();
+    for route in routes(root) {
+        if let Some(compare) = route.value.resolve_match().map(|matches| matching_only(&route.name, matches)) {
+            written.push(route);
+            compared.push(compare);
         }
-        seen.push(&limit.name);
+    }
+    for (index, by, kind) in routing::shadowed(&compared) {
+        // Of two equal ones the later in the file is the mistake.
+        let swap = kind == routing::Kind::Duplicate && index < by;
+        let (route, other) = if swap { (written[by], written[index]) } else { (written[index], written[by]) };
+        let message = match kind {
+            routing::Kind::Duplicate => format!("routes `{}` and `{}` take the same requests", other.name, route.name),
+            routing::Kind::Shadowed => {
+                format!("route `{}` gets no request: `{}` and the like are more specific", route.name, other.name)
+            }
+        };
+        let code = if kind == routing::Kind::Duplicate { Code::Duplicate } else { Code::Shadowed };
+        let place = route.value.path.span().or(Some(route.span.clone()));
+        let problem = Problem::error(code, place, message).related(other.value.path.span(), "the other one");
+        cx.report(problem.help("give one of them another path, host, method or header, or take it out"));
+    }
+}
+
+/// A route of which only the match counts.
+fn matching_only(name: &str, matches: RouteMatch) -> model::Route {
+    model::Route {
+        name: name.to_owned(),
+        matches,
+        action: RouteAction::Respond { status: 204, content_type: String::new(), body: String::new() },
+        deadline: Deadline::None,
+        rate_limits: Vec::new(),
+        in_flight: None,
+        client_in_flight: None,
+        on_client_gone: ClientGone::Cancel,
+        max_body_bytes: 0,
+        upgrades: Upgrades { protocols: Vec::new(), idle_timeout: Duration::ZERO },
+        rewrite: Rewrite::None,
+        request_headers: HeaderEdits::default(),
+        response_headers: HeaderEdits::default(),
+        host: HostPolicy::Preserve,
+        rate_limit_headers: false,
+    }
+}
+
+/// The name of a rate limit is its metric label and its policy name.
+fn check_limit_names(cx: &mut Decoder<'_>, root: &Root) {
+    let global = root.limits.get().map(|limits| &limits.rate_limit);
+    let of_routes = routes(root).iter().map(|route| &route.value.rate_limit);
+    let limits = global.into_iter().chain(of_routes).filter_map(Field::get).flat_map(|limits| &limits.items);
+    let mut seen: Vec<(&str, Span)> = Vec::new();
+    for (name, span) in limits.filter_map(|limit| limit.value.name.written()) {
+        if let Some((_, first)) = seen.iter().find(|(other, _)| other == name) {
+            let message = format!("two rate limits are called {name:?}");
+            let problem =
+                Problem::error(Code::Duplicate, span.clone(), message).related(Some(first.clone()), "first here");
+            cx.report(problem.help("give each its own `name`, or leave it out"));
+        }
+        seen.push((name, span));
     }
 }

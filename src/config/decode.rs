@@ -8,7 +8,7 @@ use super::describe::{Default, Key, Shape, Table};
 use super::diagnostic::{Code, Problem};
 use super::settings::{Origin, Settings};
 use super::source::{Source, Span};
-use super::suggest::nearest;
+use super::suggest::all_nearest;
 use super::tree::{Entry, Kind, Node};
 use super::value::Value;
 
@@ -26,6 +26,7 @@ enum State {
     Written {
         key: Span,
         value: Span,
+        is_default: bool,
     },
 }
 
@@ -52,6 +53,11 @@ impl<T> Field<T> {
 
     pub fn is_written(&self) -> bool {
         self.state != State::Default
+    }
+
+    /// It is written, with another value than the default. Writing a default out is never a mistake.
+    pub fn is_set(&self) -> bool {
+        matches!(self.state, State::Written { is_default: false, .. })
     }
 
     /// The value with its place, when it is written and right.
@@ -157,7 +163,7 @@ impl<'a> Decoder<'a> {
     pub fn place_name(&self) -> String {
         match self.path.as_slice() {
             [listener, _, rest @ ..] if listener == "listener" && self.shorthand => {
-                place_name(&[&[listener.clone()], rest].concat())
+                place_name(&[std::slice::from_ref(listener), rest].concat())
             }
             path => place_name(path),
         }
@@ -185,7 +191,16 @@ impl<'a> Decoder<'a> {
             Some(value)
         });
         self.origin = before;
-        Field { value, state: State::Written { key: entry.key_span.clone(), value: entry.value.span.clone() } }
+        let is_default = value.as_ref().is_some_and(|value| self.is_default(key, value));
+        let (key, span) = (entry.key_span.clone(), entry.value.span.clone());
+        Field { value, state: State::Written { key, value: span, is_default } }
+    }
+
+    /// Compared as they are shown; containers are compared key by key by whoever wants to know.
+    fn is_default<T: Value>(&mut self, key: &Key, value: &T) -> bool {
+        let (Some(shown), Default::Value(toml)) = (value.show(), key.default) else { return false };
+        let default = literal(toml).and_then(|node| T::decode(self, &node));
+        default.and_then(|default| default.show()) == Some(shown)
     }
 
     fn default_of<T: Value>(&mut self, key: &Key) -> Option<T> {
@@ -238,7 +253,7 @@ impl<'a> Decoder<'a> {
         let entries = match &node.kind {
             Kind::Table(entries) => entries.as_slice(),
             _ => {
-                self.wrong_type(node, &format!("a table: {}", table.doc.to_lowercase()));
+                self.wrong_type(node, &format!("a table: {}", lower_first(first_sentence(&table.doc))));
                 &[]
             }
         };
@@ -267,16 +282,16 @@ impl Open<'_> {
     }
 
     fn report_missing(&self, cx: &mut Decoder<'_>, key: &Key) {
-        if self.entries.iter().any(|entry| self.meant_by(&entry.key) == Some(key.name)) {
+        if self.entries.iter().any(|entry| self.meant_by(&entry.key).contains(&key.name)) {
             return; // It is there, misspelt; that is reported.
         }
-        let example = key.example.map_or(String::new(), |toml| format!(", as in {} = {toml}", key.name));
+        let setting = key.example.map_or(key.name.to_owned(), |toml| format!("{} = {toml}", key.name));
         let problem = Problem::error(
             Code::MissingKey,
             header(&cx.source, &self.span),
-            format!("`{}` is missing in {}", key.name, cx.place_name()),
+            format!("`{}` is missing {}", key.name, cx.place_name()),
         );
-        cx.report(problem.help(format!("add `{}`{example}: {}", key.name, lower_first(first_sentence(&key.doc)))));
+        cx.report(problem.help(format!("add `{setting}`: {}", lower_first(first_sentence(&key.doc)))));
     }
 
     /// Reports every key that the table does not know.
@@ -302,22 +317,30 @@ impl Open<'_> {
             ));
         }
         let problem =
-            Problem::error(Code::UnknownKey, entry.key_span.clone(), format!("unknown key `{}` in {place}", entry.key));
-        match self.meant_by(&entry.key) {
-            Some(name) => problem.help(format!("did you mean `{name}`?")),
-            None => match super::elements::homes_of(&entry.key) {
+            Problem::error(Code::UnknownKey, entry.key_span.clone(), format!("unknown key `{}` {place}", entry.key));
+        match self.meant_by(&entry.key).as_slice() {
+            _ if cx.shorthand && self.is_listener(entry) => {
+                problem.help("with several listeners each has a name: write [listener.main] for the first")
+            }
+            names @ [_, ..] => problem.help(format!("did you mean {}?", quoted(names).join(" or "))),
+            [] => match super::elements::homes_of(&entry.key) {
                 homes if homes.is_empty() => problem.expected(format!("one of {}", self.key_list())),
                 homes => problem.help(format!("`{}` belongs in {}", entry.key, homes.join(" or "))),
             },
         }
     }
 
-    fn meant_by(&self, written: &str) -> Option<&'static str> {
-        nearest(written, self.table.keys.iter().map(|key| key.name))
+    /// A table in `[listener]` that holds an address: a second listener beside one without a name.
+    fn is_listener(&self, entry: &Entry) -> bool {
+        entry.value.as_table().is_some_and(|keys| keys.iter().any(|key| key.key == "address"))
+    }
+
+    fn meant_by(&self, written: &str) -> Vec<&'static str> {
+        all_nearest(written, self.table.keys.iter().map(|key| key.name))
     }
 
     fn key_list(&self) -> String {
-        self.table.keys.iter().map(|key| format!("`{}`", key.name)).collect::<Vec<_>>().join(", ")
+        quoted(&self.table.keys.iter().map(|key| key.name).collect::<Vec<_>>()).join(", ")
     }
 
     /// A misspelt secret is a secret all the same.
@@ -332,17 +355,21 @@ impl Open<'_> {
     }
 }
 
-/// `[route.slow]`, `[upstream.users] timeouts`, or "the file".
+/// "in [route.slow]", "in [upstream.users] timeouts" or "at the top of the file".
 fn place_name(path: &[String]) -> String {
     match path {
-        [] => "the top of the file".to_owned(),
+        [] => "at the top of the file".to_owned(),
         [kind, name, rest @ ..] if matches!(kind.as_str(), "route" | "upstream" | "listener") => {
             let rest = if rest.is_empty() { String::new() } else { format!(" {}", rest.join(".")) };
-            format!("[{kind}.{name}]{rest}")
+            format!("in [{kind}.{name}]{rest}")
         }
-        [name] => format!("[{name}]"),
-        [name, rest @ ..] => format!("[{name}] {}", rest.join(".")),
+        [name] => format!("in [{name}]"),
+        [name, rest @ ..] => format!("in [{name}] {}", rest.join(".")),
     }
+}
+
+fn quoted(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| format!("`{name}`")).collect()
 }
 
 /// The first line of a table: its `[header]`, or the brace of an inline one.

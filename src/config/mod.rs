@@ -9,12 +9,16 @@ pub mod decode;
 pub mod describe;
 pub mod diagnostic;
 pub mod elements;
+pub mod explain;
 pub mod files;
 pub mod model;
+pub mod reference;
+pub mod schema;
 pub mod settings;
 pub mod source;
 pub mod substitute;
 pub mod suggest;
+pub mod syntax;
 pub mod tree;
 pub mod value;
 
@@ -26,7 +30,9 @@ use diagnostic::Problem;
 pub use diagnostic::{Code, Diagnostic, Report, Severity};
 use elements::Root;
 use elements::limits::{resolve_in_flight, resolve_rate_limits};
+pub use explain::{ExplainRequest, explain};
 pub use model::Config;
+pub use schema::schema;
 pub use settings::{Origin, Settings};
 use source::Source;
 use substitute::Variables;
@@ -72,6 +78,12 @@ pub fn parse(file_name: &str, text: &str, variable: &Variables<'_>) -> Result<Lo
     parse_with(file_name, text, &inputs, false)
 }
 
+/// Every effective setting as nested tables, each with its value and its origin (`line 12`, `default`); secrets are
+/// `***`. For the admin listener.
+pub fn effective(loaded: &Loaded) -> serde_json::Value {
+    loaded.settings.to_json()
+}
+
 /// The configuration without any file: every default.
 pub fn defaults() -> Loaded {
     parse("defaults", "", &|_| None).expect("the defaults are a valid configuration, as a test shows")
@@ -79,44 +91,31 @@ pub fn defaults() -> Loaded {
 
 fn parse_with(name: &str, text: &str, inputs: &Inputs<'_>, with_files: bool) -> Result<Loaded, Report> {
     let (tree, problems) = tree::parse(text, inputs.variable);
-    let syntax: Vec<usize> = lines_of_syntax_errors(text, &problems);
+    let syntax = syntax::Damage::of(text, &problems);
     let mut cx = Decoder::new(Source::new(name, text), inputs, problems);
     let root = Root::decode(&mut cx, &tree);
     if !syntax.is_empty() {
         // What could not be read must not be reported as missing or wrong.
         let source = &cx.source;
-        cx.problems.retain(|problem| is_worth_saying(problem, source, &syntax));
+        cx.problems.retain(|problem| problem.code == Code::Syntax || syntax.leaves(problem, source));
         return Err(report(cx));
     }
     check::check(&mut cx, &root);
     let config = resolve(&mut cx, &root);
-    if let Some(config) = &config {
-        check::check_resolved(&mut cx, config);
-        if with_files {
-            files::check(&mut cx, &root);
-        }
+    if with_files {
+        files::check(&mut cx, &root);
     }
     let failed = cx.problems.iter().any(|problem| problem.severity == Severity::Error);
+    if failed {
+        // What could not be read may be what uses it.
+        cx.problems.retain(|problem| problem.code != Code::Unused);
+    }
     match config {
         Some(mut config) if !failed => {
             config.hash = cx.settings.hash();
             Ok(loaded(cx, config))
         }
         _ => Err(report(cx)),
-    }
-}
-
-fn lines_of_syntax_errors(text: &str, problems: &[Problem]) -> Vec<usize> {
-    let source = Source::new("", text);
-    let syntax = problems.iter().filter(|problem| problem.code == Code::Syntax);
-    syntax.filter_map(|problem| problem.span.as_ref()).map(|span| source.line_of(span)).collect()
-}
-
-fn is_worth_saying(problem: &Problem, source: &Source<'_>, syntax: &[usize]) -> bool {
-    match problem.code {
-        Code::Syntax => true,
-        Code::MissingKey => false,
-        _ => problem.span.as_ref().is_some_and(|span| !syntax.contains(&source.line_of(span))),
     }
 }
 

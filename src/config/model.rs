@@ -443,6 +443,7 @@ impl Secret {
         Self { value: value.into(), secret: false }
     }
 
+    #[expect(clippy::self_named_constructors, reason = "reads well beside `plain`")]
     pub fn secret(value: impl Into<String>) -> Self {
         Self { value: value.into(), secret: true }
     }

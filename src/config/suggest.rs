@@ -1,27 +1,34 @@
 //! The nearest valid name to a misspelt one.
 
 /// The name that `written` most likely stands for.
+pub fn nearest<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    all_nearest(written, names).first().copied()
+}
+
+/// The same, with every name that is just as near: `ipv_prefix` may be meant for either family.
 ///
 /// Optimal string alignment distance counts a swap of neighbours as one slip, as typists make it; Jaro-Winkler
 /// settles ties in favour of a common beginning.
-pub fn nearest<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn all_nearest<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     // No name is this long; the bound keeps hostile input from costing quadratic time.
     if written.len() > 64 {
-        return None;
+        return Vec::new();
     }
-    let written = written.to_ascii_lowercase().replace('-', "_");
-    let mut best: Option<(usize, f64, &str)> = None;
-    for name in names {
-        let distance = strsim::osa_distance(&written, &name.to_ascii_lowercase().replace('-', "_"));
-        let likeness = strsim::jaro_winkler(&written, name);
-        if distance > allowed(name) {
-            continue;
-        }
-        if best.is_none_or(|(d, l, _)| distance < d || (distance == d && likeness > l)) {
-            best = Some((distance, likeness, name));
-        }
-    }
-    best.map(|(_, _, name)| name)
+    let written = plain(written);
+    let mut near: Vec<(usize, f64, &str)> = names
+        .into_iter()
+        .map(|name| (strsim::osa_distance(&written, &plain(name)), strsim::jaro_winkler(&written, &plain(name)), name))
+        .filter(|(distance, _, name)| *distance <= allowed(name))
+        .collect();
+    near.sort_by(|a, b| a.0.cmp(&b.0).then(b.1.total_cmp(&a.1)));
+    let best = near.first().map(|(distance, likeness, _)| (*distance, *likeness));
+    near.retain(|(distance, likeness, _)| Some((*distance, *likeness)) == best);
+    near.into_iter().map(|(_, _, name)| name).collect()
+}
+
+/// Case and the kind of dash are not what makes a name.
+fn plain(name: &str) -> String {
+    name.to_ascii_lowercase().replace('-', "_")
 }
 
 /// About one slip for each three letters, and always one.
@@ -43,6 +50,14 @@ mod tests {
         for (written, meant) in slips {
             assert_eq!(nearest(written, NAMES), Some(meant), "{written}");
         }
+    }
+
+    #[test]
+    fn names_that_are_equally_near_are_all_suggested() {
+        let names = ["ipv4_prefix", "ipv6_prefix"];
+
+        assert_eq!(all_nearest("ipv_prefix", names), names);
+        assert_eq!(all_nearest("ipv6_prefx", names), ["ipv6_prefix"]);
     }
 
     #[test]

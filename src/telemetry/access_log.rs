@@ -31,6 +31,8 @@ use crate::config::model::{self, LogOutput};
 const LINGER: Duration = Duration::from_millis(10);
 /// Bytes allowed for each line that may wait; a usual line has 500 to 700, the longest about 16 KiB.
 const BYTES_PER_LINE: usize = 1024;
+/// Bytes that end the collecting early. Larger batches save no system calls worth counting, and fall out of the cache.
+const WRITE_AT: usize = 128 * 1024;
 /// A buffer that a burst made larger than this is given back.
 const KEPT_CAPACITY: usize = 256 * 1024;
 /// How long a non-blocking output may stay full before its lines count as failed.
@@ -83,7 +85,7 @@ enum Writer {
     NotStarted,
     /// Waits for the first line.
     Idle,
-    /// Collects lines until its linger time is over or half the bound is reached.
+    /// Collects lines until its linger time is over or there are enough for a batch.
     Lingering,
     /// Was woken or writes; it will look at the buffer again by itself.
     Busy,
@@ -217,7 +219,7 @@ impl Shared {
         state.accepted += 1;
         let wake = match state.writer {
             Writer::Idle => true,
-            Writer::Lingering => state.is_half_full(),
+            Writer::Lingering => state.is_batch(),
             Writer::Busy | Writer::NotStarted => false,
         };
         if wake {
@@ -234,9 +236,9 @@ impl Shared {
             state.writer = Writer::Idle;
             state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        if state.lines > 0 && !state.is_half_full() && !state.is_urgent() {
+        if state.lines > 0 && !state.is_batch() && !state.is_urgent() {
             state.writer = Writer::Lingering;
-            let full = |state: &mut State| !state.is_half_full() && !state.is_urgent();
+            let full = |state: &mut State| !state.is_batch() && !state.is_urgent();
             let waited = self.wake.wait_timeout_while(state, LINGER, full);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -266,8 +268,9 @@ impl State {
         self.max_lines.saturating_mul(BYTES_PER_LINE).max(64 * 1024)
     }
 
-    fn is_half_full(&self) -> bool {
-        self.lines >= self.max_lines.div_ceil(2) || self.buffer.len() >= self.max_bytes() / 2
+    /// Enough to be worth a write at once.
+    fn is_batch(&self) -> bool {
+        self.lines >= self.max_lines.div_ceil(2) || self.buffer.len() >= WRITE_AT.min(self.max_bytes() / 2)
     }
 
     fn has_work(&self) -> bool {

@@ -193,6 +193,16 @@ metrics! {
         "The configured burst, in requests.",
         "At a steady rate below the limit, rejections mean that the burst is too small.";
 
+    CLIENT_LIMIT_DECISIONS = "forebay_client_limit_decisions_total", Counter, None, ["route", "decision"],
+        "Decisions of the in-flight limit per client key: admitted or rejected.",
+        "Mostly admitted; rejected says that single clients have too many requests in flight.";
+    CLIENT_LIMIT_KEYS = "forebay_client_limit_keys", Gauge, None, ["route"],
+        "Client keys with requests in flight now.",
+        "Below max_keys; at it, new keys share one overflow count.";
+    CLIENT_LIMIT_OVERFLOWS = "forebay_client_limit_overflows_total", Counter, None, ["route"],
+        "Requests that shared the overflow count because the table was full of keys in use.",
+        "None; else raise max_keys, or someone makes up keys.";
+
     CONNECTIONS_OPEN = "forebay_connections_open", Gauge, None, ["listener"],
         "Client connections open now.",
         "Below the listener's max_connections; at it, connections are rejected.";

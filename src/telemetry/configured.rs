@@ -2,12 +2,15 @@
 //! series of what a reload took out.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::hub::{Telemetry, UNMATCHED, lock};
 use super::scalars::Scalars;
-use super::{QueueMetrics, catalogue};
-use crate::config::model::{Config, Deadline, EndpointAddress, InFlight, Listener, Route, RouteAction, Upstream};
+use super::{ClientLimitMetrics, QueueMetrics, catalogue};
+use crate::config::model::{
+    Config, Deadline, EndpointAddress, InFlight, Listener, RateLimit, Route, RouteAction, Upstream,
+};
 
 /// How a reload ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +48,7 @@ impl Telemetry {
     /// A configuration was taken, at the start or by a reload: every series of it exists from now on, and those of
     /// routes, upstreams, endpoints, limits and listeners that it no longer has are dropped.
     pub fn apply(&self, config: &Config, at: SystemTime) {
-        self.forget_what_is_gone(config);
+        self.forget_what_is_gone(&Names::of(config));
         self.scalars.clear(&catalogue::TIMEOUT);
         config.listeners.iter().for_each(|listener| self.apply_listener(listener));
         config.upstreams.iter().for_each(|upstream| self.apply_upstream(upstream));
@@ -106,6 +109,9 @@ impl Telemetry {
             self.timeout("route", &route.name, "upgrade_idle", route.upgrades.idle_timeout);
         }
         self.apply_in_flight("route", &route.name, route.in_flight.as_ref());
+        if route.client_in_flight.is_some() {
+            self.client_limit(&route.name);
+        }
     }
 
     fn apply_in_flight(&self, scope: &'static str, name: &str, in_flight: Option<&InFlight>) {
@@ -120,35 +126,27 @@ impl Telemetry {
         self.scalars.set(&catalogue::TIMEOUT, &[scope, name, phase], value.as_secs_f64());
     }
 
-    fn forget_what_is_gone(&self, config: &Config) {
-        let routes: BTreeSet<&str> = config.routes.iter().map(|route| route.name.as_str()).chain([UNMATCHED]).collect();
-        let upstreams: BTreeSet<&str> = config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
-        let limiters: BTreeSet<&str> = rate_limits(config).map(|limit| limit.name.as_str()).collect();
-        let listeners: BTreeSet<&str> = config.listeners.iter().map(|listener| listener.name.as_str()).collect();
-        let queues = queue_names(config);
-        let endpoints: BTreeSet<(&str, String)> = config
-            .upstreams
-            .iter()
-            .flat_map(|upstream| upstream.endpoints.iter().map(|e| (upstream.name.as_str(), endpoint_label(e))))
-            .collect();
-
-        for name in self.routes.retain(|name| routes.contains(name.as_str())) {
+    fn forget_what_is_gone(&self, names: &Names<'_>) {
+        for name in self.routes.retain(|name| names.routes.contains(name.as_str())) {
             self.scalars.remove(&[("route", &name)]);
         }
-        for name in self.upstreams.retain(|name| upstreams.contains(name.as_str())) {
+        for name in self.client_limits.retain(|name| names.client_limits.contains(name.as_str())) {
+            ClientLimitMetrics::METRICS.iter().for_each(|metric| self.scalars.remove_from(metric, &[("route", &name)]));
+        }
+        for name in self.upstreams.retain(|name| names.upstreams.contains(name.as_str())) {
             self.scalars.remove(&[("upstream", &name)]);
         }
-        for name in self.limiters.retain(|name| limiters.contains(name.as_str())) {
+        for name in self.limiters.retain(|name| names.limiters.contains(name.as_str())) {
             self.scalars.remove(&[("limiter", &name)]);
         }
-        for name in self.listeners.retain(|name| listeners.contains(name.as_str())) {
+        for name in self.listeners.retain(|name| names.listeners.contains(name.as_str())) {
             self.scalars.remove(&[("listener", &name)]);
         }
-        for (scope, name) in self.queues.retain(|(scope, name)| queues.contains(&(*scope, name.as_str()))) {
+        for (scope, name) in self.queues.retain(|(scope, name)| names.queues.contains(&(*scope, name.as_str()))) {
             self.scalars.remove(&[("scope", scope), ("name", &name)]);
         }
         lock(&self.endpoints).retain(|(upstream, endpoint)| {
-            let kept = endpoints.contains(&(upstream.as_str(), endpoint.clone()));
+            let kept = names.endpoints.contains(&(upstream.as_str(), endpoint.clone()));
             if !kept {
                 self.scalars.remove(&[("upstream", upstream), ("endpoint", endpoint)]);
             }
@@ -157,7 +155,36 @@ impl Telemetry {
     }
 }
 
-fn rate_limits(config: &Config) -> impl Iterator<Item = &crate::config::model::RateLimit> {
+/// The label values that a configuration makes exist.
+struct Names<'a> {
+    routes: BTreeSet<&'a str>,
+    client_limits: BTreeSet<&'a str>,
+    upstreams: BTreeSet<&'a str>,
+    limiters: BTreeSet<&'a str>,
+    listeners: BTreeSet<&'a str>,
+    queues: BTreeSet<(&'static str, &'a str)>,
+    endpoints: BTreeSet<(&'a str, String)>,
+}
+
+impl<'a> Names<'a> {
+    fn of(config: &'a Config) -> Self {
+        let limited = config.routes.iter().filter(|route| route.client_in_flight.is_some());
+        let endpoints = |upstream: &'a Arc<Upstream>| {
+            upstream.endpoints.iter().map(|endpoint| (upstream.name.as_str(), endpoint_label(endpoint)))
+        };
+        Self {
+            routes: config.routes.iter().map(|route| route.name.as_str()).chain([UNMATCHED]).collect(),
+            client_limits: limited.map(|route| route.name.as_str()).collect(),
+            upstreams: config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect(),
+            limiters: rate_limits(config).map(|limit| limit.name.as_str()).collect(),
+            listeners: config.listeners.iter().map(|listener| listener.name.as_str()).collect(),
+            queues: queue_names(config),
+            endpoints: config.upstreams.iter().flat_map(endpoints).collect(),
+        }
+    }
+}
+
+fn rate_limits(config: &Config) -> impl Iterator<Item = &RateLimit> {
     let of_routes = config.routes.iter().flat_map(|route| &route.rate_limits);
     config.rate_limits.iter().chain(of_routes).map(AsRef::as_ref)
 }

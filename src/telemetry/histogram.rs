@@ -239,8 +239,11 @@ impl HistogramSnapshot {
         buckets.filter(|(_, count)| **count > 0).map(|(dense, count)| (prometheus_index(dense), *count))
     }
 
-    pub fn exemplars(&self) -> impl Iterator<Item = &Exemplar> {
-        self.exemplars.iter().flatten()
+    /// Of all buckets, the oldest first: Prometheus drops an exemplar that is older than the one before it.
+    pub fn exemplars(&self) -> Vec<&Exemplar> {
+        let mut exemplars: Vec<&Exemplar> = self.exemplars.iter().flatten().collect();
+        exemplars.sort_by_key(|exemplar| exemplar.at);
+        exemplars
     }
 
     /// The value below which the part `q` of the observations lies, from the native buckets: the upper bound of the
@@ -330,7 +333,7 @@ mod tests {
         let bucket = snapshot.classic_buckets().find(|bucket| bucket.upper == 1.5).unwrap();
         let exemplar = bucket.exemplar.unwrap();
         assert_eq!((&exemplar.trace_id, exemplar.value), (&[b'b'; 32], 1.3));
-        assert_eq!((snapshot.count, snapshot.exemplars().count()), (3, 1));
+        assert_eq!((snapshot.count, snapshot.exemplars().len()), (3, 1));
     }
 
     proptest! {

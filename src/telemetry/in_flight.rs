@@ -27,7 +27,7 @@ struct State {
     /// Sum of the leaving instants minus sum of the entering instants, nanoseconds since the epoch, wrapping.
     balance: u64,
     /// The highest integral handed out: a counter must not step back when a `leave` with an earlier instant
-    /// arrives after a scrape.
+    /// arrives after a scrape. It stands until the integral has caught up, a few microseconds of one request later.
     exported: u64,
     peaks: Peaks,
 }
@@ -63,7 +63,7 @@ impl Peaks {
 
 /// One reading of the meter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InFlight {
+pub struct InFlightReading {
     pub now: u64,
     /// The most at once within the window, to the second.
     pub peak: u64,
@@ -101,7 +101,7 @@ impl InFlightMeter {
         state.balance = state.balance.wrapping_add(at);
     }
 
-    /// Enters now and leaves when the guard is dropped, whatever the way out.
+    /// Enters at `at`, which may lie in the past, and leaves when the guard is dropped, whatever the way out.
     pub fn guard(self: &Arc<Self>, at: Instant) -> InFlightGuard {
         self.enter(at);
         InFlightGuard { meter: Some(self.clone()) }
@@ -111,7 +111,7 @@ impl InFlightMeter {
         self.lock().now
     }
 
-    pub fn read(&self, at: Instant) -> InFlight {
+    pub fn read(&self, at: Instant) -> InFlightReading {
         let at = self.since_epoch(at);
         let mut state = self.lock();
         let integral = state.balance.wrapping_add(state.now.wrapping_mul(at));
@@ -119,7 +119,7 @@ impl InFlightMeter {
         if (integral.wrapping_sub(state.exported) as i64) > 0 {
             state.exported = integral;
         }
-        InFlight {
+        InFlightReading {
             now: state.now,
             peak: state.peaks.max(at / NANOS_PER_SECOND, state.now),
             integral: Duration::from_nanos(state.exported),
@@ -201,7 +201,7 @@ mod tests {
         meter.enter(start);
         meter.leave(start + seconds(100));
 
-        assert_eq!(meter.read(start + seconds(105)), InFlight { now: 1, peak: 2, integral: seconds(205) });
+        assert_eq!(meter.read(start + seconds(105)), InFlightReading { now: 1, peak: 2, integral: seconds(205) });
     }
 
     #[test]
@@ -236,7 +236,7 @@ mod tests {
 
         let reading = meter.read(Instant::now());
 
-        assert_eq!(reading, InFlight { now: 0, peak: 1, integral: seconds(2) });
+        assert_eq!(reading, InFlightReading { now: 0, peak: 1, integral: seconds(2) });
     }
 
     proptest! {

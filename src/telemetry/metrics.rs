@@ -238,6 +238,32 @@ impl QueueMetrics {
     }
 }
 
+/// Handles of a route's in-flight limit per client key.
+#[derive(Debug)]
+pub struct ClientLimitMetrics {
+    pub admitted: IntCounter,
+    pub rejected: IntCounter,
+    /// Keys in the table now.
+    pub keys: IntGauge,
+    /// Requests that shared the overflow count because the table was full of keys in use.
+    pub overflows: IntCounter,
+}
+
+impl ClientLimitMetrics {
+    /// All its metrics: their label is the route's, which may stay while its limit goes.
+    pub(super) const METRICS: [&'static catalogue::Metric; 3] =
+        [&catalogue::CLIENT_LIMIT_DECISIONS, &catalogue::CLIENT_LIMIT_KEYS, &catalogue::CLIENT_LIMIT_OVERFLOWS];
+
+    pub(super) fn new(route: &str, scalars: &Scalars) -> Self {
+        Self {
+            admitted: scalars.counter(&catalogue::CLIENT_LIMIT_DECISIONS, &[route, "admitted"]),
+            rejected: scalars.counter(&catalogue::CLIENT_LIMIT_DECISIONS, &[route, "rejected"]),
+            keys: scalars.gauge(&catalogue::CLIENT_LIMIT_KEYS, &[route]),
+            overflows: scalars.counter(&catalogue::CLIENT_LIMIT_OVERFLOWS, &[route]),
+        }
+    }
+}
+
 /// Handles of one listener.
 #[derive(Debug)]
 pub struct ListenerMetrics {

@@ -24,9 +24,11 @@ pub mod snapshot;
 
 pub use configured::ReloadResult;
 pub use hub::{DEFAULT_BUCKETS, Telemetry, UNMATCHED};
-pub use in_flight::{InFlightGuard, InFlightMeter};
-pub use metrics::{DetachedMetrics, LimiterMetrics, ListenerMetrics, QueueMetrics, RouteMetrics, UpstreamMetrics};
-pub use reason::{Reason, ReasonClass};
+pub use in_flight::{InFlightGuard, InFlightMeter, InFlightReading};
+pub use metrics::{
+    ClientLimitMetrics, DetachedMetrics, LimiterMetrics, ListenerMetrics, QueueMetrics, RouteMetrics, UpstreamMetrics,
+};
+pub use reason::{Reason, ReasonClass, markdown_table};
 pub use record::{Protocol, RequestRecord, Timings};
 
 #[cfg(test)]

@@ -76,6 +76,13 @@ impl Scalars {
         }
     }
 
+    /// [`Scalars::remove`] in one metric only.
+    pub(super) fn remove_from(&self, metric: &'static Metric, labels: &[(&str, &str)]) {
+        if let Some(vector) = self.lock().get(metric.name) {
+            vector.remove(labels);
+        }
+    }
+
     fn vector(&self, metric: &'static Metric, create: impl FnOnce() -> Vector) -> Vector {
         self.lock().entry(metric.name).or_insert_with(create).clone()
     }

@@ -94,7 +94,7 @@ fn limit_key(key: &Field<KeyKind>, ipv4: &Field<u32>, ipv6: &Field<u32>) -> Opti
 
 /// Reports a written key that nothing reads.
 pub fn no_effect<T>(cx: &mut Decoder<'_>, name: &str, field: &Field<T>, why: &str) {
-    if field.is_written() {
+    if field.is_set() {
         let problem = Problem::warning(Code::NoEffect, field.key_span(), format!("`{name}` has no effect: {why}"));
         cx.report(problem.help(format!("take `{name}` out")));
     }
@@ -180,17 +180,23 @@ pub fn resolve_in_flight(max: &Field<usize>, queue: &Field<Queue>) -> Option<Opt
 
 /// A queue only matters behind a limit, and only with places.
 pub fn check_queue(cx: &mut Decoder<'_>, max: &Field<usize>, queue: &Field<Queue>) {
-    let Some(written) = queue.get().filter(|_| queue.is_written()) else { return };
+    let Some(written) = queue.get().filter(|queue| queue.is_set()) else { return };
     if !max.is_written() {
         let message = "`queue` without `max_in_flight`: nothing is limited, so nothing waits";
         let problem = Problem::error(Code::Conflict, queue.key_span(), message);
         cx.report(problem.help("add `max_in_flight`, or take `queue` out"));
         return;
     }
-    if written.capacity.copied() == Some(0) && written.timeout.is_written() {
+    if written.capacity.copied() == Some(0) && written.timeout.is_set() {
         let message = "this wait can never happen: the queue has no places";
         let problem = Problem::error(Code::NeverFires, written.timeout.key_span(), message);
         cx.report(problem.help("give the queue places with `capacity`, or take `timeout` out"));
+    }
+}
+
+impl Queue {
+    fn is_set(&self) -> bool {
+        self.capacity.is_set() || self.timeout.is_set() || self.order.is_set()
     }
 }
 

@@ -181,7 +181,7 @@ impl ListenerTimeouts {
     }
 
     fn check(&self, cx: &mut Decoder<'_>, tls: bool) {
-        if !tls && self.tls_handshake.is_written() {
+        if !tls && self.tls_handshake.is_set() {
             let message = "`tls_handshake` can never fire: the listener has no `tls`";
             let problem = Problem::error(Code::NeverFires, self.tls_handshake.key_span(), message);
             cx.report(problem.help("add `tls`, or take it out"));

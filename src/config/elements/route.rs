@@ -247,7 +247,7 @@ impl Route {
     }
 
     fn check_upgrades(&self, cx: &mut Decoder<'_>) {
-        if self.upgrades.get().is_some_and(Vec::is_empty) && self.upgrade_idle_timeout.is_written() {
+        if self.upgrades.get().is_some_and(Vec::is_empty) && self.upgrade_idle_timeout.is_set() {
             let message = "`upgrade_idle_timeout` can never fire: the route allows no upgrade";
             let problem = Problem::error(Code::NeverFires, self.upgrade_idle_timeout.key_span(), message);
             cx.report(problem.help("add upgrades = [\"websocket\"], or take it out"));
@@ -259,7 +259,11 @@ impl Route {
         let why = "the route answers itself";
         no_effect(cx, "strip_prefix", &self.strip_prefix, why);
         no_effect(cx, "rewrite_path", &self.rewrite_path, why);
-        no_effect(cx, "request_headers", &self.request_headers, why);
+        if let Some(edits) = self.request_headers.get() {
+            no_effect(cx, "remove", &edits.remove, why);
+            no_effect(cx, "set", &edits.set, why);
+            no_effect(cx, "add", &edits.add, why);
+        }
         no_effect(cx, "host_header", &self.host_header, why);
         no_effect(cx, "upgrades", &self.upgrades, why);
         no_effect(cx, "on_client_gone", &self.on_client_gone, why);

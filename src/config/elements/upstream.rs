@@ -154,7 +154,7 @@ impl Upstream {
 
     fn check_tls(&self, cx: &mut Decoder<'_>) {
         if let Some(timeouts) = self.timeouts.get()
-            && timeouts.tls.is_written()
+            && timeouts.tls.is_set()
             && !self.uses_tls()
         {
             let message = "`tls` can never fire: the upstream has no `tls`";

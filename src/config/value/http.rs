@@ -381,11 +381,11 @@ fn parse_key(text: &str) -> Result<KeyKind, TextError> {
     match text.split_once(':') {
         None if text == "none" => Ok(KeyKind::None),
         None if text == "client_ip" => Ok(KeyKind::ClientIp),
-        Some(("header", name)) => parse_header_name(name).map(KeyKind::Header).map_err(|error| error.at(7..text.len())),
-        Some(("query", name)) if !name.is_empty() => Ok(KeyKind::Query(name.to_owned())),
-        _ if matches!(text, "header" | "query" | "query:") => {
+        _ if matches!(text, "header" | "query" | "header:" | "query:") => {
             Err(TextError::new("names nothing").help("write \"header:x-tenant\" or \"query:tenant\""))
         }
+        Some(("header", name)) => parse_header_name(name).map(KeyKind::Header).map_err(|error| error.at(7..text.len())),
+        Some(("query", name)) if !name.is_empty() => Ok(KeyKind::Query(name.to_owned())),
         _ => {
             let kind = text.split_once(':').map_or(text, |(kind, _)| kind);
             let error = not_a_word(kind, &["none", "client_ip", "header", "query"]);

@@ -106,10 +106,23 @@ pub fn report_text(cx: &mut Decoder<'_>, node: &Node, text: &Text, error: TextEr
     let message = format!("{} {}", name_of(text), error.problem);
     let mut problem = Problem::error(Code::InvalidValue, span, message);
     match error.help {
-        Some(help) => problem = problem.help(help),
+        Some(help) => {
+            // A guess may be wrong: the few words that are possible are shown beside it.
+            if help.starts_with("did you mean") && is_short(shape) {
+                problem = problem.expected(shape.what());
+            }
+            problem = problem.help(help);
+        }
         None => problem = problem.expected(shape.what()),
     }
     cx.report(problem);
+}
+
+fn is_short(shape: &Shape) -> bool {
+    match shape {
+        Shape::Choice(words) => words.len() <= 6,
+        _ => true,
+    }
 }
 
 /// The text in quotes; what came from the environment is not repeated, as it may be a secret.

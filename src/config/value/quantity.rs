@@ -27,7 +27,7 @@ impl Value for Duration {
     }
 
     fn decode(cx: &mut Decoder<'_>, node: &Node) -> Option<Self> {
-        refuse_bare_number(cx, node, "s", "ms")?;
+        refuse_bare_number(cx, node, |n| [format!("{n}s"), format!("{n}ms")])?;
         from_text(cx, node, |text| Ok(units::parse_duration(text)?))
     }
 
@@ -55,7 +55,10 @@ impl Value for Size {
     }
 
     fn decode(cx: &mut Decoder<'_>, node: &Node) -> Option<Self> {
-        refuse_bare_number(cx, node, "B", "KiB")?;
+        refuse_bare_number(cx, node, |n| {
+            let whole = n.parse().ok().map(units::show_size).filter(|shown| *shown != format!("{n}B"));
+            [format!("{n}B"), whole.unwrap_or_else(|| format!("{n}KiB"))]
+        })?;
         from_text(cx, node, |text| Ok(Self(units::parse_size(text)?)))
     }
 
@@ -82,7 +85,7 @@ impl Value for ByteRate {
     }
 
     fn decode(cx: &mut Decoder<'_>, node: &Node) -> Option<Self> {
-        refuse_bare_number(cx, node, "B/s", "KiB/s")?;
+        refuse_bare_number(cx, node, |n| [format!("{n}B/s"), format!("{n}KiB/s")])?;
         from_text(cx, node, |text| Ok(Self(units::parse_byte_rate(text)?)))
     }
 
@@ -97,7 +100,7 @@ impl Value for Rate {
     }
 
     fn decode(cx: &mut Decoder<'_>, node: &Node) -> Option<Self> {
-        refuse_bare_number(cx, node, "/s", "/min")?;
+        refuse_bare_number(cx, node, |n| [format!("{n}/s"), format!("{n}/min")])?;
         from_text(cx, node, |text| {
             let (count, per) = units::parse_rate(text)?;
             // Beyond these the limiter's arithmetic in nanoseconds loses its meaning.
@@ -168,15 +171,16 @@ impl Value for Deadline {
 }
 
 /// A number without a unit is the commonest slip: both likely meanings are offered.
-fn refuse_bare_number(cx: &mut Decoder<'_>, node: &Node, first: &str, second: &str) -> Option<()> {
+fn refuse_bare_number(cx: &mut Decoder<'_>, node: &Node, meanings: impl FnOnce(&str) -> [String; 2]) -> Option<()> {
     let number = match node.kind {
         Kind::Integer(number) => number.to_string(),
         Kind::Float(number) => number.to_string(),
         _ => return Some(()),
     };
+    let [first, second] = meanings(&number);
     cx.report(
         Problem::error(Code::WrongType, node.span.clone(), format!("`{number}` has no unit"))
-            .help(format!("write it with its unit, in quotes: \"{number}{first}\" or \"{number}{second}\"")),
+            .help(format!("write it with its unit, in quotes: \"{first}\" or \"{second}\"")),
     );
     None
 }

@@ -98,8 +98,10 @@ fn secret_shape(what: &'static str, pattern: Option<&'static str>) -> Shape {
 fn source_table() -> crate::config::describe::Table {
     use crate::config::describe::{Key, Table};
     let file =
-        Key::new("file", "File that holds the value; a line end at its end is cut off.", "none", String::shape());
-    let env = Key::new("env", "Environment variable that holds the value.", "none", String::shape());
+        Key::new("file", "File that holds the value; a line end at its end is cut off.", "none", String::shape())
+            .example("\"/run/secrets/token\"");
+    let env =
+        Key::new("env", "Environment variable that holds the value.", "none", String::shape()).example("\"TOKEN\"");
     Table::new("Where a secret comes from.", vec![file, env])
 }
 
