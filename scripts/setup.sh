@@ -63,7 +63,7 @@ install_prometheus() {
   mkdir -p "$tools"
   local download
   download=$(mktemp -d)
-  (cd "$download" && apt-get download -q "prometheus=$prometheus*")
+  (cd "$download" && apt-get download -q -o APT::Sandbox::User=root "prometheus=$prometheus*")
   dpkg -x "$download"/prometheus_*.deb "$tools"
   rm -r "$download"
   "$tools/usr/bin/prometheus" --version 2>&1 | grep -q "version $prometheus"
