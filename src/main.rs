@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use forebay::config::Config;
+use forebay::proxy::Proxy;
 use forebay::server::DataPath;
 use forebay::shutdown::Lifecycle;
 use forebay::tasks::Tasks;
@@ -29,6 +30,6 @@ fn connect(
     tasks: Tasks,
     lifecycle: Lifecycle,
 ) -> Result<Arc<dyn DataPath>, String> {
-    let _ = (config, telemetry, tasks, lifecycle);
-    Err("this build has no data path".to_owned())
+    let proxy = Proxy::new(config, telemetry, tasks, lifecycle).map_err(|error| error.to_string())?;
+    Ok(Arc::new(proxy))
 }

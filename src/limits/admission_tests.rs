@@ -7,7 +7,9 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::advance;
 
-use super::super::testing::{BY_CLIENT, client, in_flight, limiter, limiter_metrics, queue_metrics, rate};
+use super::super::testing::{
+    BY_CLIENT, client, client_limit_metrics, in_flight, limiter, queue_metrics, rate,
+};
 use super::super::{RateLimiters, Seed};
 use super::*;
 use crate::config::model::{ClientInFlight, QueueOrder, RateMode};
@@ -22,7 +24,7 @@ fn everything() -> Admission {
     let clients = ClientInFlight { max: 3, key: BY_CLIENT, max_keys: 10 };
     Admission {
         rates: RateLimiters::new([limiter(rate(100, 1, 10))]),
-        client: Some(ClientLimiter::new(clients, Seed(1), limiter_metrics())),
+        client: Some(ClientLimiter::new(clients, Seed(1), client_limit_metrics())),
         route: queue(4, 4),
         global: queue(5, 4),
         upstream: queue(2, 4),

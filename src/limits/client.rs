@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::key::{RequestKeys, Seed, key_hash};
 use crate::config::model::{ClientInFlight, LimitKey};
-use crate::telemetry::metrics::LimiterMetrics;
+use crate::telemetry::metrics::ClientLimitMetrics;
 
 /// The keys are hashes already.
 #[derive(Default)]
@@ -40,7 +40,7 @@ pub struct ClientLimiter {
     /// The kind of key never changes: other keys make another limiter.
     key: LimitKey,
     seed: Seed,
-    metrics: Arc<LimiterMetrics>,
+    metrics: Arc<ClientLimitMetrics>,
 }
 
 struct State {
@@ -63,7 +63,7 @@ pub struct ClientPermit {
 }
 
 impl ClientLimiter {
-    pub fn new(limit: ClientInFlight, seed: Seed, metrics: Arc<LimiterMetrics>) -> Arc<Self> {
+    pub fn new(limit: ClientInFlight, seed: Seed, metrics: Arc<ClientLimitMetrics>) -> Arc<Self> {
         let key = limit.key.clone();
         let state = State { limit, counts: Counts::default() };
         Arc::new(Self { state: Mutex::new(state), key, seed, metrics })
@@ -112,7 +112,7 @@ impl ClientLimiter {
 }
 
 impl State {
-    fn enter(&mut self, key: u64, metrics: &LimiterMetrics) -> bool {
+    fn enter(&mut self, key: u64, metrics: &ClientLimitMetrics) -> bool {
         let keys = self.counts.len();
         match self.counts.entry(key) {
             Entry::Occupied(mut count) if *count.get() < self.limit.max => *count.get_mut() += 1,
@@ -145,12 +145,12 @@ impl Drop for ClientPermit {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{BY_CLIENT, client, limiter_metrics};
+    use super::super::testing::{BY_CLIENT, client, client_limit_metrics};
     use super::*;
 
     fn limiter(max: usize, max_keys: usize) -> Arc<ClientLimiter> {
         let limit = ClientInFlight { max, key: BY_CLIENT, max_keys };
-        ClientLimiter::new(limit, Seed(3), limiter_metrics())
+        ClientLimiter::new(limit, Seed(3), client_limit_metrics())
     }
 
     #[test]

@@ -21,7 +21,7 @@ use super::key::Seed;
 use super::rate::RateLimiter;
 use super::rates::RateLimiters;
 use crate::config::model::{ClientInFlight, Config, InFlight, RateLimit, Route, RouteAction};
-use crate::telemetry::metrics::{LimiterMetrics, QueueMetrics};
+use crate::telemetry::metrics::{ClientLimitMetrics, LimiterMetrics, QueueMetrics};
 
 /// Whose in-flight limit it is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -35,7 +35,7 @@ pub enum QueueScope<'a> {
 pub trait LimitMetrics {
     fn rate_limit(&self, name: &str) -> Arc<LimiterMetrics>;
     /// The client in-flight limit of this route: `admitted`, `rejected`, `keys` and `overflows` (too many clients) are used.
-    fn client_limit(&self, route: &str) -> Arc<LimiterMetrics>;
+    fn client_limit(&self, route: &str) -> Arc<ClientLimitMetrics>;
     fn queue(&self, scope: QueueScope<'_>) -> Arc<QueueMetrics>;
 }
 
@@ -170,7 +170,7 @@ impl Builder<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{BY_CLIENT, config, in_flight, limiter_metrics, queue_metrics, rate, route};
+    use super::super::testing::{BY_CLIENT, client_limit_metrics, config, in_flight, limiter_metrics, queue_metrics, rate, route};
     use super::*;
     use crate::config::model::QueueOrder;
     use std::time::Duration;
@@ -182,8 +182,8 @@ mod tests {
             limiter_metrics()
         }
 
-        fn client_limit(&self, _route: &str) -> Arc<LimiterMetrics> {
-            limiter_metrics()
+        fn client_limit(&self, _route: &str) -> Arc<ClientLimitMetrics> {
+            client_limit_metrics()
         }
 
         fn queue(&self, _scope: QueueScope<'_>) -> Arc<QueueMetrics> {

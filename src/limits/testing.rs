@@ -5,12 +5,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::{IntCounter, IntGauge};
-
 use super::key::{KeyLookup, RequestKeys, Seed};
 use super::rate::RateLimiter;
 use crate::config::model::*;
-use crate::telemetry::metrics::{LimiterMetrics, QueueMetrics};
+use crate::telemetry::Telemetry;
+use crate::telemetry::metrics::{ClientLimitMetrics, LimiterMetrics, QueueMetrics};
 
 #[derive(Default)]
 pub struct Head {
@@ -65,35 +64,16 @@ pub fn limiter(config: RateLimit) -> Arc<RateLimiter> {
     Arc::new(RateLimiter::new(Arc::new(config), Seed(1), limiter_metrics()))
 }
 
-fn counter() -> IntCounter {
-    IntCounter::new("test", "a test").expect("a valid name")
-}
-
-fn gauge() -> IntGauge {
-    IntGauge::new("test", "a test").expect("a valid name")
-}
-
 pub fn limiter_metrics() -> Arc<LimiterMetrics> {
-    Arc::new(LimiterMetrics {
-        admitted: counter(),
-        rejected: counter(),
-        delayed: counter(),
-        shadow_rejected: counter(),
-        waiting: gauge(),
-        keys: gauge(),
-        evictions: counter(),
-        overflows: counter(),
-    })
+    Telemetry::quiet().limiter("test")
+}
+
+pub fn client_limit_metrics() -> Arc<ClientLimitMetrics> {
+    Telemetry::quiet().client_limit("test")
 }
 
 pub fn queue_metrics() -> Arc<QueueMetrics> {
-    Arc::new(QueueMetrics {
-        in_use: gauge(),
-        depth: gauge(),
-        admitted: counter(),
-        rejected_full: counter(),
-        rejected_timeout: counter(),
-    })
+    Telemetry::quiet().queue("route", "test")
 }
 
 /// A route that answers by itself, without limits.

@@ -19,7 +19,9 @@ use crate::message::head::HeadLimits;
 use crate::routing::Router;
 use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
-use crate::telemetry::metrics::{LimiterMetrics, ListenerMetrics, QueueMetrics, RouteMetrics, UpstreamMetrics};
+use crate::telemetry::metrics::{
+    ClientLimitMetrics, LimiterMetrics, ListenerMetrics, QueueMetrics, RouteMetrics, UpstreamMetrics,
+};
 use crate::upstream::{Endpoint, EndpointSet, HttpProbe, Probe, SystemResolver};
 
 /// How often resting connections are looked at.
@@ -81,8 +83,8 @@ impl LimitMetrics for Handles<'_> {
         self.0.limiter(name)
     }
 
-    fn client_limit(&self, route: &str) -> Arc<LimiterMetrics> {
-        self.0.limiter(&format!("client/{route}"))
+    fn client_limit(&self, route: &str) -> Arc<ClientLimitMetrics> {
+        self.0.client_limit(route)
     }
 
     fn queue(&self, scope: QueueScope<'_>) -> Arc<QueueMetrics> {

@@ -37,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::limits::Seed;
+use crate::server::DataPath;
 use crate::shutdown::Lifecycle;
 use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
@@ -134,6 +135,28 @@ impl Proxy {
 impl std::fmt::Debug for Proxy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Proxy({:?})", self.generation())
+    }
+}
+
+impl DataPath for Arc<Proxy> {
+    fn reload(&self, config: Arc<Config>) -> Result<(), String> {
+        Proxy::reload(self, config).map_err(|error| error.to_string())
+    }
+
+    fn serve(&self, socket: TcpListener, listener: &str, stop: CancellationToken) {
+        Proxy::serve(self, socket, listener, stop);
+    }
+
+    fn open_requests(&self) -> usize {
+        Proxy::open_requests(self)
+    }
+
+    fn open_connections(&self) -> usize {
+        Proxy::open_connections(self)
+    }
+
+    fn ready(&self) -> bool {
+        Proxy::ready(self)
     }
 }
 

@@ -216,7 +216,7 @@ pub fn http2_header(
     host(head, route, endpoint, &mut authority);
     let scheme = if upstream.config.tls.is_some() { http::uri::Scheme::HTTPS } else { http::uri::Scheme::HTTP };
     let body: Body = head.framing();
-    let parts = to_http_request_parts(head, scheme, &authority, target, body)
+    let parts = to_http_request_parts(head.method, scheme, &authority, target, &head.fields, body)
         .map_err(|error| Failure::refused(Reason::BadRequest, error.detail()))?;
     Ok(parts.into())
 }

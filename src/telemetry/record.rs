@@ -26,7 +26,7 @@ impl Protocol {
 }
 
 /// Everything about one request, filled while it runs and written once when it ends.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct RequestRecord<'r> {
     pub route: Arc<RouteMetrics>,
     /// `None` when the request never got as far as choosing one.

@@ -17,19 +17,19 @@ use std::time::Duration;
 use super::{Protocol, Reason, RequestRecord, Telemetry, Timings};
 
 /// A request of 1.25 s that went well.
-pub(super) fn record(telemetry: &Telemetry, route: &str) -> RequestRecord {
+pub(super) fn record(telemetry: &Telemetry, route: &str) -> RequestRecord<'static> {
     RequestRecord {
         route: telemetry.route(route),
         upstream: Some(telemetry.upstream("users")),
         listener: "main".into(),
         endpoint: Some(([127, 0, 0, 1], 9001).into()),
         protocol: Protocol::Http11,
-        method: "GET".into(),
-        host: "example.com".into(),
-        target: "/users/7?full=1".into(),
+        method: "GET",
+        host: "example.com",
+        target: "/users/7?full=1",
         client: IpAddr::V4(Ipv4Addr::new(10, 1, 2, 3)),
-        request_id: "6f1d0f7c".into(),
-        trace_id: Some("0af7651916cd43dd8448eb211c80319c".into()),
+        request_id: "6f1d0f7c",
+        trace_id: Some("0af7651916cd43dd8448eb211c80319c"),
         status: 200,
         reason: Reason::Ok,
         detail: None,

@@ -24,15 +24,14 @@ fn log_into(output: impl Write + Send + 'static, buffer: usize) -> AccessLog {
     log
 }
 
-fn request(id: &str) -> RequestRecord {
-    RequestRecord { request_id: id.into(), ..record(&Telemetry::quiet(), "users") }
+fn request(id: &str) -> RequestRecord<'_> {
+    RequestRecord { request_id: id, ..record(&Telemetry::quiet(), "users") }
 }
 
 fn write(log: &AccessLog, ids: impl IntoIterator<Item = usize>) {
-    let mut record = request("");
+    let record = request("");
     for id in ids {
-        record.request_id = id.to_string().into();
-        log.log(&record, SystemTime::now());
+        log.log(&RequestRecord { request_id: &id.to_string(), ..record.clone() }, SystemTime::now());
     }
 }
 

@@ -219,17 +219,19 @@ fn a_refused_file_shows_until_the_next_good_one() {
 #[test]
 fn traffic_cannot_add_series() {
     let telemetry = Telemetry::quiet();
-    let mut record = record(&telemetry, "slow");
+    let record = record(&telemetry, "slow");
     telemetry.finish(&record);
     let before = telemetry.snapshot(Instant::now()).series_count();
 
     for index in 0..1000u16 {
-        record.method = format!("METHOD{index}").into();
-        record.host = format!("host{index}").into();
-        record.target = format!("/{index}").into();
-        record.status = index;
-        record.reason = Reason::ALL[usize::from(index) % Reason::COUNT];
-        telemetry.finish(&record);
+        telemetry.finish(&RequestRecord {
+            method: &format!("METHOD{index}"),
+            host: &format!("host{index}"),
+            target: &format!("/{index}"),
+            status: index,
+            reason: Reason::ALL[usize::from(index) % Reason::COUNT],
+            ..record.clone()
+        });
     }
 
     assert_eq!(telemetry.snapshot(Instant::now()).series_count(), before);
