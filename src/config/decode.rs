@@ -4,7 +4,7 @@
 use serde_json::Value as Json;
 
 use super::Inputs;
-use super::describe::{Default, Key, Shape, Table};
+use super::describe::{Default, Key, Table};
 use super::diagnostic::{Code, Problem};
 use super::settings::{Origin, Settings};
 use super::source::{Source, Span};
@@ -463,8 +463,3 @@ macro_rules! element {
     };
 }
 pub(crate) use element;
-
-/// A helper for shapes that are not plain.
-pub fn either(shapes: Vec<Shape>) -> Shape {
-    Shape::Either(shapes)
-}
