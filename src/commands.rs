@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::Command;
-use crate::config::{self, Config, Loaded, Report};
+use crate::config::{self, Config, ExplainRequest, Loaded, Report};
 use crate::demo;
 use crate::exit_code::Exit;
 use crate::handover::{Inherited, Invocation};
@@ -101,9 +101,23 @@ fn healthcheck(file: &Path, url: Option<&str>, timeout: Duration) -> Exit {
 }
 
 fn explain(file: &Path, method: String, path: String, headers: Vec<(String, String)>) -> Exit {
-    match load(file) {
-        Ok(_) => fail(Exit::Failed, &format!("cannot explain {method} {path} ({} headers) yet", headers.len())),
-        Err(report) => refuse(&report),
+    let loaded = match load(file) {
+        Ok(loaded) => loaded,
+        Err(report) => return refuse(&report),
+    };
+    let host = headers.iter().find(|(name, _)| name == "host").map_or("", |(_, value)| without_port(value));
+    let request = ExplainRequest { method, host: host.to_owned(), path, headers };
+    match config::explain(&loaded, &request) {
+        Ok(text) => print(&text),
+        Err(reason) => fail(Exit::Failed, &reason),
+    }
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        // Not a colon within an IPv6 address, which ends with a bracket.
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
     }
 }
 

@@ -110,6 +110,14 @@ fn wrong_usage_is_64_and_help_is_0() {
 }
 
 #[test]
+fn explain_names_the_route_and_the_lines() {
+    let output = Folder::with(GOOD).forebay("explain GET /users/7");
+
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert!(stdout(&output).contains("users") && stdout(&output).contains("deadline"), "{}", stdout(&output));
+}
+
+#[test]
 fn the_effective_configuration_hides_secrets() {
     let folder = Folder::with(GOOD);
     std::fs::write(folder.0.path().join("token"), "t0p-secret-token").expect("written");

@@ -102,7 +102,7 @@ async fn sigterm_loses_no_request_and_ends_within_a_second_of_the_last() {
         clients.push(hold(forebay.address(), "/slow").await);
     }
     eventually("all are in flight", async || {
-        (forebay.scrape().await.sum("forebay_requests_in_flight", &[]) == 8.0).then_some(())
+        (forebay.scrape().await.sum("forebay_upstream_in_flight", &[]) == 8.0).then_some(())
     })
     .await;
 
@@ -149,7 +149,7 @@ async fn a_hand_over_refuses_no_connection_and_loses_no_request() {
     let old = forebay.process.id();
     let mut held = hold(forebay.address(), "/slow").await;
     eventually("it is in flight", async || {
-        (forebay.scrape().await.sum("forebay_requests_in_flight", &[]) == 1.0).then_some(())
+        (forebay.scrape().await.sum("forebay_upstream_in_flight", &[]) == 1.0).then_some(())
     })
     .await;
 
