@@ -159,6 +159,11 @@ impl<'c> Http1Source<'c> {
         Self { io, buf, state, available: 0 }
     }
 
+    /// The connection and what was read of it beyond the body.
+    pub fn into_parts(self) -> (&'c Io, &'c mut Buf) {
+        (self.io, self.buf)
+    }
+
     /// Finds body bytes in the buffer; `None` when more has to be read first, `Some(0)` at the end.
     fn decode(&mut self) -> Result<Option<usize>, BodyError> {
         if self.available > 0 {
