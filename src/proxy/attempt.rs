@@ -122,6 +122,10 @@ impl Run<'_> {
         switch: &mut Option<Switch>,
     ) -> Result<Done, AttemptError> {
         let begun = Instant::now();
+        if let Some(reason) = self.to.live.clock.passed(begun) {
+            // Nobody waits for what the upstream would do now.
+            return Err(Failure::from(reason).into());
+        }
         facts.upstream_started.get_or_insert(begun);
         facts.endpoint = Some(endpoint.address);
         facts.attempts += 1;
