@@ -191,9 +191,9 @@ fn content_length(headers: &[httparse::Header<'_>]) -> Option<u64> {
 }
 
 fn keeps_alive(headers: &[httparse::Header<'_>]) -> bool {
-    !headers.iter().any(|header| {
-        header.name.eq_ignore_ascii_case("connection") && header.value.eq_ignore_ascii_case(b"close")
-    })
+    !headers
+        .iter()
+        .any(|header| header.name.eq_ignore_ascii_case("connection") && header.value.eq_ignore_ascii_case(b"close"))
 }
 
 async fn stream_body(upstream: &mut Stream, downstream: &mut TcpStream, mut rest: u64) -> io::Result<()> {
