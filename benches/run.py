@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""`make bench` and `make bench-gate`: Forebay with everything on, beside nginx, HAProxy, bare pingora and a byte forwarder.
+"""`make bench`, `make bench-gate`: Forebay, everything on, beside nginx, HAProxy, bare pingora and a byte forwarder.
 
     benches/run.py bench [--quick] [--targets nginx,forebay] [--only cpu,latency,memory,counts]
     benches/run.py gate [--update]
@@ -102,11 +102,13 @@ def listed(text, known):
 
 
 def describe_machine():
-    model = next((line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "unknown")
+    cpus = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(":", 1)[1].strip() for line in cpus if line.startswith("model name")), "unknown")
     when = time.strftime("%Y-%m-%d", time.gmtime())
     return (
-        f"# Benchmark results\n\nWritten by `make bench` on {when}: {os.cpu_count()} × {model}, Linux {platform.release()}. "
-        "Absolute times move with the machine's other load; the ratio to nginx in the same round and callgrind's counts do not.\n"
+        f"# Benchmark results\n\nWritten by `make bench` on {when}: {os.cpu_count()} × {model}, "
+        f"Linux {platform.release()}. Absolute times move with the machine's other load; the ratio to nginx in the "
+        "same round and callgrind's counts do not.\n"
     )
 
 
@@ -125,7 +127,8 @@ def gate(arguments, targets):
         return 0
     base = known["targets"].get(arguments.target)
     if base is None:
-        raise BenchError(f"{BASELINE} has no entry for {arguments.target}: run `benches/run.py gate --update` and commit it")
+        advice = "run `benches/run.py gate --update` and commit it"
+        raise BenchError(f"{BASELINE} has no entry for {arguments.target}: {advice}")
     return verdict(base, known["tolerance"], found)
 
 

@@ -23,6 +23,10 @@ if ((${#missing[@]})); then
     fi
     "${as_root[@]}" apt-get update -qq
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+    # Nor at the next boot.
+    if [[ -d /run/systemd/system ]]; then
+        "${as_root[@]}" systemctl disable --quiet nginx haproxy 2>/dev/null || true
+    fi
 fi
 
 cargo build --release --locked

@@ -8,7 +8,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from .process import LOAD_CPU, BenchError, run
+from .process import LOAD_CPU, PROXY_CPU, BenchError, busy_seconds, run
 from .targets import PORTS, UPSTREAM_PORT
 
 # 64 connections load one worker fully; a megabyte each fills the buffers of the loopback with fewer.
@@ -40,6 +40,8 @@ class Cost:
     cpu_us: Spread
     ratio: Spread
     per_second: Spread
+    # The part of the proxy's core that other programs used meanwhile: above a tenth, doubt the microseconds.
+    disturbed: Spread
 
 
 def interleaved(names, rounds):
@@ -50,21 +52,41 @@ def interleaved(names, rounds):
 
 def cpu_per_request(targets, names, size, rounds, seconds, progress):
     """CPU time of the proxy for a request, closed loop, and its ratio to nginx in the same round."""
-    costs, rates = {name: [] for name in names}, {name: [] for name in names}
+    samples = {name: [] for name in names}
     with ExitStack() as stack:
         upstream = stack.enter_context(targets.start_upstream())
-        servers = {name: upstream if name == "direct" else stack.enter_context(targets.start_proxy(name)) for name in names}
+        proxies = [name for name in names if name != "direct"]
+        servers = {name: stack.enter_context(targets.start_proxy(name)) for name in proxies}
+        servers["direct"] = upstream
         for name in names:
             closed_loop(PORTS[name], size, 0.5)
         for index, order in interleaved(names, rounds):
             for name in order:
                 progress(f"{size} round {index + 1}/{rounds}: {name}")
-                before = servers[name].cpu_seconds()
-                requests, taken = closed_loop(PORTS[name], size, seconds)
-                costs[name].append((servers[name].cpu_seconds() - before) * 1e6 / requests)
-                rates[name].append(requests / taken)
-    ratios = {name: [cost / base for cost, base in zip(costs[name], costs["nginx"])] for name in names}
-    return {name: Cost(Spread.of(costs[name]), Spread.of(ratios[name]), Spread.of(rates[name])) for name in names}
+                samples[name].append(cpu_sample(servers[name], PORTS[name], size, seconds))
+
+    def cost(name):
+        own, base = samples[name], samples["nginx"]
+        ratios = [sample.cpu_us / nginx.cpu_us for sample, nginx in zip(own, base)]
+        columns = ([getattr(sample, key) for sample in own] for key in ("cpu_us", "per_second", "disturbed"))
+        cpu_us, per_second, disturbed = map(Spread.of, columns)
+        return Cost(cpu_us, Spread.of(ratios), per_second, disturbed)
+
+    return {name: cost(name) for name in names}
+
+
+@dataclass
+class CpuSample:
+    cpu_us: float
+    per_second: float
+    disturbed: float
+
+
+def cpu_sample(server, port, size, seconds):
+    own, core = server.cpu_seconds(), busy_seconds(PROXY_CPU)
+    requests, taken = closed_loop(port, size, seconds)
+    own, core = server.cpu_seconds() - own, busy_seconds(PROXY_CPU) - core
+    return CpuSample(own * 1e6 / requests, requests / taken, max(0.0, core - own) / taken)
 
 
 def closed_loop(port, size, seconds):
@@ -90,8 +112,8 @@ class Latency:
 
 
 def added_latency(targets, names, rounds, seconds, progress):
-    """Open loop at a fixed rate: latency from the intended start, and what each proxy adds to `direct` in the same round."""
-    names = ["direct", *names]
+    """Open loop at a fixed rate, from the intended start; and what each proxy adds to `direct` in the same round."""
+    names = ["direct", *(name for name in names if name != "direct")]
     seen = {name: [] for name in names}
     with ExitStack() as stack:
         stack.enter_context(targets.start_upstream())
@@ -123,7 +145,7 @@ def open_loop(targets, port, seconds):
 
 @dataclass
 class Memory:
-    """Resident bytes: of a fresh process, with idle connections, after they left; and of a second one with held requests."""
+    """Resident bytes of a fresh process, with idle connections, after they left; of another with held requests."""
 
     fresh: int
     idle: dict  # connections -> resident bytes in all

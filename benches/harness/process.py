@@ -110,6 +110,13 @@ class Server:
         self.stop()
 
 
+def busy_seconds(cpu):
+    """Time that a core has not been idle since boot, whoever used it (`proc_stat(5)`: ticks by kind of work)."""
+    line = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith(f"cpu{cpu} "))
+    user, nice, system, _idle, _iowait, irq, softirq, *_ = map(int, line.split()[1:])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
 def port_is_open(port):
     with socket.socket() as probe:
         probe.settimeout(0.2)

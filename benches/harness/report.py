@@ -17,11 +17,17 @@ def spread(value, digits):
 
 def cpu(size, costs):
     rows = [
-        [LABELS[name], spread(cost.ratio, 2), spread(cost.cpu_us, 1), f"{cost.per_second.median:.0f}"]
+        [
+            LABELS[name],
+            spread(cost.ratio, 2),
+            spread(cost.cpu_us, 1),
+            f"{cost.per_second.median:.0f}",
+            f"{cost.disturbed.median:.0%}",
+        ]
         for name, cost in sorted(costs.items(), key=lambda item: item[1].ratio.median)
     ]
     rounds = next(iter(costs.values())).cpu_us.rounds
-    head = ["target", "÷ nginx, same round", "CPU µs per request", "requests/s"]
+    head = ["target", "÷ nginx, same round", "CPU µs per request", "requests/s", "core used by others"]
     return f"### CPU per request, {size} body ({rounds} rounds; median and quartiles)\n\n{table(head, rows)}\n"
 
 
@@ -31,8 +37,8 @@ def latency(values):
         for name, taken in sorted(values.items(), key=lambda item: item[1].p50_us.median)
     ]
     head = ["target", "p50 µs", "added p50", "p99 µs", "added p99"]
-    title = f"### Latency at {FIXED_RATE} requests/s, 1k body, {FIXED_RATE_CONNECTIONS} connections, from the intended start"
-    return f"{title}\n\n{table(head, rows)}\n"
+    load = f"{FIXED_RATE} requests/s, 1k body, {FIXED_RATE_CONNECTIONS} connections"
+    return f"### Latency at {load}, from the intended start\n\n{table(head, rows)}\n"
 
 
 def memory(values):

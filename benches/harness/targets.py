@@ -134,7 +134,8 @@ class Targets:
             (root / name).write_bytes(b"." * size)
 
     def start_upstream(self):
-        config = self.write("upstream.conf", NGINX_UPSTREAM, name="upstream", port=UPSTREAM_PORT, hold=HOLD_PORT, root=self.scratch / "root")
+        values = {"name": "upstream", "port": UPSTREAM_PORT, "hold": HOLD_PORT, "root": self.scratch / "root"}
+        config = self.write("upstream.conf", NGINX_UPSTREAM, **values)
         return self.start("upstream", ["nginx", "-c", config, "-p", self.scratch], UPSTREAM_PORT, LOAD_CPU)
 
     def start_hold(self):
@@ -145,8 +146,7 @@ class Targets:
     def start_proxy(self, name, wrapper=(), ready_seconds=20):
         """`wrapper` comes before the command: valgrind and its options."""
         command = [*wrapper, *self.command(name)]
-        env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "FOREBAY_BENCH_DIR": str(self.scratch)}
-        return Server(name, command, PORTS[name], PROXY_CPU, self.scratch, env, ready_seconds)
+        return self.start(name, command, PORTS[name], PROXY_CPU, ready_seconds)
 
     def command(self, name):
         if name == "nginx":
@@ -157,16 +157,13 @@ class Targets:
             return ["haproxy", "-db", "-f", config]
         if name == "forebay":
             return self.forebay_command()
-        return [self.comparator(name), "--listen", f"127.0.0.1:{PORTS[name]}", "--upstream", f"127.0.0.1:{UPSTREAM_PORT}"]
+        listen, upstream = f"127.0.0.1:{PORTS[name]}", f"127.0.0.1:{UPSTREAM_PORT}"
+        return [self.comparator(name), "--listen", listen, "--upstream", upstream]
 
     def forebay_command(self):
         if not self.forebay.is_file():
             raise BenchError(f"{self.forebay} is missing: build it with `cargo build --release`")
-        # The one thing that a committed file cannot know is where the log may go.
-        text = (BENCHES / "forebay.toml").read_text()
-        config = self.scratch / "forebay.toml"
-        config.write_text(text.replace("/tmp/forebay-bench", str(self.scratch)))
-        return [self.forebay, "run", "-c", config]
+        return [self.forebay, "run", "-c", BENCHES / "forebay.toml"]
 
     def comparator(self, name):
         path = self.comparators / name
@@ -174,8 +171,10 @@ class Targets:
             raise BenchError(f"{path} is missing: run scripts/bench-setup.sh")
         return path
 
-    def start(self, name, command, port, cpu):
-        return Server(name, command, port, cpu, self.scratch, {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
+    def start(self, name, command, port, cpu, ready_seconds=20):
+        # A fixed environment; `benches/forebay.toml` takes the folder of its access log from it.
+        env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "FOREBAY_BENCH_DIR": str(self.scratch)}
+        return Server(name, command, port, cpu, self.scratch, env, ready_seconds)
 
     def write(self, file_name, template, **values):
         path = self.scratch / file_name
