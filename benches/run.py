@@ -64,7 +64,8 @@ def bench(arguments, targets):
     names, parts = listed(arguments.targets, PORTS), listed(arguments.only, PARTS)
     if "cpu" in parts and "nginx" not in names:
         raise BenchError("the CPU part needs nginx among the targets: it is the unit")
-    for name in names:
+    proxies = [name for name in names if name != "direct"]
+    for name in proxies:
         targets.command(name)  # A missing binary is said at once, not after ten minutes.
     rounds, seconds = (3, 2) if arguments.quick else (8, 3)
     chapters = [describe_machine()]
@@ -82,7 +83,6 @@ def bench(arguments, targets):
         add(report.latency(measure.added_latency(targets, names, max(2, rounds // 2), seconds, progress)))
     if "memory" in parts:
         sizes, held = ([1000], 500) if arguments.quick else ([1000, 5000], 1000)
-        proxies = [name for name in names if name != "direct"]
         add(report.memory({name: measure.memory(targets, name, sizes, held, progress) for name in proxies}))
     if "counts" in parts:
         few, many = (200, 700) if arguments.quick else (counts.FEW, counts.MANY)

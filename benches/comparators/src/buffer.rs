@@ -2,17 +2,24 @@
 
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Holds any head we take, and a small body with it.
 pub const HEAD_BYTES: usize = 16 * 1024;
 /// For streaming large bodies: fewer, larger system calls. hyper grows to about 400 KiB for the same reason.
-pub const BODY_BYTES: usize = 256 * 1024;
+static BODY_BYTES: AtomicUsize = AtomicUsize::new(256 * 1024);
 /// Free buffers kept of each size; more than that go back to the allocator.
 const KEPT: usize = 128;
 
 thread_local! {
     static HEADS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
     static BODIES: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// To be called before the first buffer is taken.
+pub fn set_body_bytes(bytes: usize) {
+    BODY_BYTES.store(bytes, Relaxed);
 }
 
 /// A zero-initialised (or used) buffer of fixed length, given back on drop.
@@ -24,7 +31,7 @@ impl Buffer {
     }
 
     pub fn body() -> Self {
-        Self(BODIES.take_one().unwrap_or_else(|| vec![0; BODY_BYTES]))
+        Self(BODIES.take_one().unwrap_or_else(|| vec![0; BODY_BYTES.load(Relaxed)]))
     }
 }
 

@@ -8,17 +8,18 @@
 
 use std::future::poll_fn;
 use std::io::{self, Error, ErrorKind};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::Poll;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
-use forebay_comparators::buffer::Buffer;
+use forebay_comparators::buffer::{self, Buffer};
 use forebay_comparators::{Options, accept_loop, block_on};
 use pingora::connectors::TransportConnector;
 use pingora::protocols::Stream;
 use pingora::upstreams::peer::HttpPeer;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
@@ -32,6 +33,9 @@ struct Forwarder {
 
 fn main() -> io::Result<()> {
     let options = Options::from_args();
+    if let Some(kib) = options.get::<usize>("body-kib") {
+        buffer::set_body_bytes(kib * 1024);
+    }
     let forwarder = Arc::new(Forwarder {
         pool: Pool::new(HttpPeer::new(options.upstream(), false, String::new())),
         deadline: options.deadline(),
@@ -92,15 +96,13 @@ async fn serve(mut downstream: TcpStream, forwarder: Arc<Forwarder>) {
 
 /// One request and its answer; `false` when the connection has to end.
 async fn one_request(downstream: &mut TcpStream, forwarder: &Forwarder) -> io::Result<bool> {
-    let mut request = Buffer::head();
     let received = Instant::now();
-    let Ok(filled) = timeout_at(received + forwarder.head_deadline, read_request_head(downstream, &mut request)).await
-    else {
+    let Ok(request) = timeout_at(received + forwarder.head_deadline, read_request(downstream)).await else {
         return refuse(downstream, b"HTTP/1.1 408 Request Timeout\r\n").await;
     };
-    let Some(head) = filled? else { return Ok(false) };
+    let Some(request) = request? else { return Ok(false) };
     let mut answering = false;
-    let work = exchange(downstream, &forwarder.pool, &request[..head], &mut answering);
+    let work = exchange(downstream, &forwarder.pool, request, &mut answering);
     match timeout_at(received + forwarder.deadline, work).await {
         Ok(Ok(())) => Ok(true),
         // After the head nothing but a broken connection tells the client that it has only a part.
@@ -115,8 +117,21 @@ async fn refuse(downstream: &mut TcpStream, status_line: &[u8]) -> io::Result<bo
     Ok(false)
 }
 
-/// Reads up to the blank line; the length of the head, or `None` when the client left between two requests.
-async fn read_request_head(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+/// A head as it goes out, with what of the body had already come.
+struct Outgoing {
+    buffer: Buffer,
+    length: usize,
+}
+
+impl Outgoing {
+    fn bytes(&self) -> &[u8] {
+        &self.buffer[..self.length]
+    }
+}
+
+/// Reads up to the blank line and makes the upstream's head of it; `None` when the client left between two requests.
+async fn read_request(stream: &mut TcpStream) -> io::Result<Option<Outgoing>> {
+    let mut buffer = Buffer::head();
     let mut filled = 0;
     loop {
         let read = stream.read(&mut buffer[filled..]).await?;
@@ -124,38 +139,47 @@ async fn read_request_head(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Res
             return if filled == 0 { Ok(None) } else { Err(ErrorKind::UnexpectedEof.into()) };
         }
         filled += read;
-        let mut fields = [httparse::EMPTY_HEADER; MAX_HEADERS];
-        let mut request = httparse::Request::new(&mut fields);
-        if let httparse::Status::Complete(head) = request.parse(&buffer[..filled]).map_err(Error::other)? {
-            // Neither bodies nor pipelining in the prototype.
-            return if head == filled { Ok(Some(head)) } else { Err(ErrorKind::Unsupported.into()) };
+        if let Some(request) = convert_request(&buffer[..filled])? {
+            return Ok(Some(request));
         }
     }
 }
 
-async fn exchange(downstream: &mut TcpStream, pool: &Pool, head: &[u8], answering: &mut bool) -> io::Result<()> {
-    let mut upstream = pool.take().await?;
-    let mut buffer = Buffer::head();
-    let request = write_request_head(head, &mut buffer)?;
-    upstream.write_all(&buffer[..request]).await?;
-
-    let (answer, filled) = read_response_head(&mut upstream, &mut buffer).await?;
-    let mut out = Buffer::head();
-    let mut length = write_response_head(&buffer[..answer.head], &mut out)?;
-    let part = filled - answer.head;
-    // A small body leaves with its head in one system call.
-    if part <= out.len() - length {
-        out[length..length + part].copy_from_slice(&buffer[answer.head..filled]);
-        length += part;
-        *answering = true;
-        downstream.write_all(&out[..length]).await?;
-    } else {
-        *answering = true;
-        downstream.write_all(&out[..length]).await?;
-        downstream.write_all(&buffer[answer.head..filled]).await?;
+/// The head for the upstream: the same request line, the same fields without the hop-by-hop ones.
+fn convert_request(received: &[u8]) -> io::Result<Option<Outgoing>> {
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut []);
+    let httparse::Status::Complete(head) =
+        request.parse_with_uninit_headers(received, &mut fields).map_err(Error::other)?
+    else {
+        return Ok(None);
+    };
+    if head != received.len() {
+        // Neither bodies nor pipelining in the prototype.
+        return Err(ErrorKind::Unsupported.into());
     }
-    let rest = answer.body.checked_sub(part as u64).ok_or(ErrorKind::InvalidData)?;
-    stream_body(&mut upstream, downstream, rest).await?;
+    let mut buffer = Buffer::head();
+    let mut writer = Writer { out: &mut buffer, length: 0 };
+    writer.put(request.method.unwrap_or("GET").as_bytes())?;
+    writer.put(b" ")?;
+    writer.put(request.path.unwrap_or("/").as_bytes())?;
+    writer.put(b" HTTP/1.1\r\n")?;
+    writer.fields(request.headers)?;
+    let length = writer.length;
+    Ok(Some(Outgoing { buffer, length }))
+}
+
+async fn exchange(downstream: &mut TcpStream, pool: &Pool, request: Outgoing, answering: &mut bool) -> io::Result<()> {
+    let mut upstream = pool.take().await?;
+    upstream.write_all(request.bytes()).await?;
+    // The longest wait starts here: nothing of the request is kept for it.
+    drop(request);
+
+    let answer = read_response(&mut upstream).await?;
+    *answering = true;
+    downstream.write_all(answer.out.bytes()).await?;
+    drop(answer.out);
+    stream_body(&mut upstream, downstream, answer.rest).await?;
     if answer.keep_alive {
         pool.give_back(upstream);
     }
@@ -163,26 +187,63 @@ async fn exchange(downstream: &mut TcpStream, pool: &Pool, head: &[u8], answerin
 }
 
 struct Answer {
-    head: usize,
-    body: u64,
+    out: Outgoing,
+    /// Bytes of the body that are still to come.
+    rest: u64,
     keep_alive: bool,
 }
 
-async fn read_response_head(stream: &mut Stream, buffer: &mut [u8]) -> io::Result<(Answer, usize)> {
-    let mut filled = 0;
+async fn read_response(stream: &mut Stream) -> io::Result<Answer> {
+    let (mut buffer, mut filled) = read_first(stream).await?;
     loop {
+        if let Some(answer) = convert_response(&buffer[..filled])? {
+            return Ok(answer);
+        }
         let read = stream.read(&mut buffer[filled..]).await?;
         if read == 0 {
             return Err(ErrorKind::UnexpectedEof.into());
         }
         filled += read;
-        let mut fields = [httparse::EMPTY_HEADER; MAX_HEADERS];
-        let mut response = httparse::Response::new(&mut fields);
-        if let httparse::Status::Complete(head) = response.parse(&buffer[..filled]).map_err(Error::other)? {
-            let body = content_length(response.headers).ok_or(ErrorKind::Unsupported)?;
-            return Ok((Answer { head, body, keep_alive: keeps_alive(response.headers) }, filled));
-        }
     }
+}
+
+/// Waits for the first bytes without owning a buffer: one is lent for each try only.
+async fn read_first(stream: &mut Stream) -> io::Result<(Buffer, usize)> {
+    let (buffer, filled) = poll_fn(|cx| {
+        let mut buffer = Buffer::head();
+        let mut space = ReadBuf::new(&mut buffer);
+        ready!(Pin::new(&mut *stream).poll_read(cx, &mut space))?;
+        let filled = space.filled().len();
+        Poll::Ready(Ok::<_, io::Error>((buffer, filled)))
+    })
+    .await?;
+    if filled == 0 { Err(ErrorKind::UnexpectedEof.into()) } else { Ok((buffer, filled)) }
+}
+
+/// The head for the client, and the body as far as it has come: a small answer leaves in one system call.
+fn convert_response(received: &[u8]) -> io::Result<Option<Answer>> {
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut response = httparse::Response::new(&mut []);
+    let parsed = httparse::ParserConfig::default()
+        .parse_response_with_uninit_headers(&mut response, received, &mut fields)
+        .map_err(Error::other)?;
+    let httparse::Status::Complete(head) = parsed else { return Ok(None) };
+    let length = content_length(response.headers).ok_or(ErrorKind::Unsupported)?;
+    let body = &received[head..];
+    let rest = length.checked_sub(body.len() as u64).ok_or(ErrorKind::InvalidData)?;
+
+    let mut buffer = Buffer::head();
+    let mut writer = Writer { out: &mut buffer, length: 0 };
+    writer.put(b"HTTP/1.1 ")?;
+    writer.put(itoa::Buffer::new().format(response.code.unwrap_or(502)).as_bytes())?;
+    writer.put(b" ")?;
+    writer.put(response.reason.unwrap_or("").as_bytes())?;
+    writer.put(b"\r\n")?;
+    writer.fields(response.headers)?;
+    writer.put(body)?;
+    let length = writer.length;
+    let keep_alive = keeps_alive(response.headers);
+    Ok(Some(Answer { out: Outgoing { buffer, length }, rest, keep_alive }))
 }
 
 fn content_length(headers: &[httparse::Header<'_>]) -> Option<u64> {
@@ -207,42 +268,10 @@ async fn stream_body(upstream: &mut Stream, downstream: &mut TcpStream, mut rest
         if read == 0 {
             return Err(ErrorKind::UnexpectedEof.into());
         }
-        write_all(downstream, &buffer[..read]).await?;
+        downstream.write_all(&buffer[..read]).await?;
         rest -= read as u64;
     }
     Ok(())
-}
-
-async fn write_all<W: AsyncWrite + Unpin>(stream: &mut W, bytes: &[u8]) -> io::Result<()> {
-    stream.write_all(bytes).await
-}
-
-/// The head for the upstream: the same request line, the same fields without the hop-by-hop ones.
-fn write_request_head(head: &[u8], out: &mut [u8]) -> io::Result<usize> {
-    let mut fields = [httparse::EMPTY_HEADER; MAX_HEADERS];
-    let mut request = httparse::Request::new(&mut fields);
-    request.parse(head).map_err(Error::other)?;
-    let mut writer = Writer { out, length: 0 };
-    writer.put(request.method.unwrap_or("GET").as_bytes())?;
-    writer.put(b" ")?;
-    writer.put(request.path.unwrap_or("/").as_bytes())?;
-    writer.put(b" HTTP/1.1\r\n")?;
-    writer.fields(request.headers)?;
-    Ok(writer.length)
-}
-
-fn write_response_head(head: &[u8], out: &mut [u8]) -> io::Result<usize> {
-    let mut fields = [httparse::EMPTY_HEADER; MAX_HEADERS];
-    let mut response = httparse::Response::new(&mut fields);
-    response.parse(head).map_err(Error::other)?;
-    let mut writer = Writer { out, length: 0 };
-    writer.put(b"HTTP/1.1 ")?;
-    writer.put(itoa::Buffer::new().format(response.code.unwrap_or(502)).as_bytes())?;
-    writer.put(b" ")?;
-    writer.put(response.reason.unwrap_or("").as_bytes())?;
-    writer.put(b"\r\n")?;
-    writer.fields(response.headers)?;
-    Ok(writer.length)
 }
 
 /// Appends to a fixed buffer; a head that does not fit is an error.
