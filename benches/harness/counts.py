@@ -1,8 +1,8 @@
 """Instructions and allocations for one request, counted by callgrind: they do not depend on the machine's load.
 
 Two runs that differ only in the number of requests; the difference divided by the difference of the counts leaves
-out start-up. One connection, one request after the other: then each request takes the same way through the event
-loop and the counts repeat. Allocations are the calls of the allocator's entry points, so that a Rust program's own
+out start-up. One connection, one request after the other, and an upstream that answers after 2 ms: then each request
+takes the same way through the event loop, sleeping wherever it can, and the counts repeat. Allocations are the calls of the allocator's entry points, so that a Rust program's own
 jemalloc counts as well as the C library's malloc (valgrind's dhat would see the latter only).
 """
 
@@ -36,8 +36,8 @@ def per_request(targets, name, progress, few=FEW, many=MANY):
 def collect(targets, name, requests):
     out = targets.scratch / f"callgrind.{name}.{requests}"
     wrapper = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", "--compress-strings=no", "--quiet"]
-    with targets.start_upstream(), targets.start_proxy(name, wrapper, STARTUP_SECONDS) as server:
-        command = [targets.comparator("load"), "count", "--target", f"127.0.0.1:{PORTS[name]}", "--path", "/1k"]
+    with targets.start_hold(), targets.start_upstream(), targets.start_proxy(name, wrapper, STARTUP_SECONDS) as server:
+        command = [targets.comparator("load"), "count", "--target", f"127.0.0.1:{PORTS[name]}", "--path", "/late"]
         run([*command, "--requests", str(requests)], LOAD_CPU, 120)
         server.stop(patience_seconds=20)
     if not out.is_file():

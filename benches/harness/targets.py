@@ -65,6 +65,9 @@ http {{
             proxy_pass http://127.0.0.1:{hold};
             proxy_read_timeout 60s;
         }}
+        location /late {{
+            proxy_pass http://127.0.0.1:{hold};
+        }}
     }}
 }}
 """
@@ -139,7 +142,7 @@ class Targets:
         return self.start("upstream", ["nginx", "-c", config, "-p", self.scratch], UPSTREAM_PORT, LOAD_CPU)
 
     def start_hold(self):
-        """Takes requests and never answers them."""
+        """Answers `/late` after 2 ms, and `/hold` never."""
         command = [self.comparator("deadlines"), "upstream", "--listen", f"127.0.0.1:{HOLD_PORT}"]
         return self.start("hold", command, HOLD_PORT, LOAD_CPU)
 

@@ -1,6 +1,7 @@
 //! How exactly do the foundations keep an absolute deadline? The measurement behind `docs/decisions/0001-data-path.md`.
 //!
-//! `deadlines upstream --listen A` serves misbehaving HTTP/1.1 answers: `/stall` (no answer), `/drip-head` and `/drip-body` (a byte each second).
+//! `deadlines upstream --listen A` serves misbehaving HTTP/1.1 answers: `/stall` (no answer), `/drip-head` and `/drip-body`
+//! (a byte each second), `/late` (1 KiB after 2 ms: whoever asks has gone to sleep by then, so callgrind's counts repeat).
 //! `deadlines http1 --target A` asks a proxy in front of it; `deadlines head --target A` sends a head, a byte each 200 ms.
 //! `deadlines http2` needs neither: pingora's HTTP/2 client under `timeout_at` against an in-process hyper server.
 
@@ -34,6 +35,9 @@ const RUNS: u32 = 20;
 /// Runs start this far apart, so that they do not all fall on the same tick of anybody's timer.
 const STAGGER: Duration = Duration::from_millis(37);
 const DRIP: Duration = Duration::from_secs(1);
+const LATE: Duration = Duration::from_millis(2);
+const LATE_HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: 1024\r\n\
+    Last-Modified: Sun, 22 Nov 2026 17:00:00 GMT\r\nETag: \"6742-400\"\r\nAccept-Ranges: bytes\r\n\r\n";
 /// What is not over by then counts as "has no bound".
 const GIVE_UP: Duration = Duration::from_secs(8);
 
@@ -62,6 +66,9 @@ async fn misbehave(mut stream: TcpStream) -> io::Result<()> {
     } else if path.starts_with("GET /drip-body ") {
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\n").await?;
         drip(&mut stream, &[b'.'; 30]).await
+    } else if path.starts_with("GET /late ") {
+        sleep(LATE).await;
+        stream.write_all(&[LATE_HEAD.as_bytes(), &[b'.'; 1024]].concat()).await
     } else {
         stream.read(&mut request).await.map(|_| ())
     }
