@@ -1,13 +1,82 @@
 #!/usr/bin/env bash
-# Installs the system packages that the build and the tests need (Debian, as root). Safe to run again.
+# Installs what the build and the tests need (Debian, as root): compilers, PostgreSQL, Prometheus and the Python packages
+# of the test services. Safe to run again: what is there is left alone, and then it takes no time.
+#
+#   scripts/setup.sh          everything
+#   scripts/setup.sh build    only what compiling and running Forebay needs
+#
+# Nothing is started as a service. PostgreSQL and Prometheus are run by the tests, on loopback, as long as they need them.
 set -euo pipefail
+cd "$(dirname "$0")/.."
 
-packages=(cmake gcc g++ make)
-missing=()
-for package in "${packages[@]}"; do
-  dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")
-done
-[ ${#missing[@]} -eq 0 ] && exit 0
-echo "setup: installing ${missing[*]}"
-apt-get update -q
-DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
+build_packages=(cmake gcc g++ make)
+test_packages=("${build_packages[@]}" python3 python3-venv postgresql util-linux)
+prometheus=2.42
+
+main() {
+  case "${1:-all}" in
+    build) install_packages "${build_packages[@]}" ;;
+    all)
+      install_packages "${test_packages[@]}"
+      install_prometheus
+      install_python_packages
+      ;;
+    *)
+      echo "usage: scripts/setup.sh [build]" >&2
+      exit 64
+      ;;
+  esac
+}
+
+say() { echo "setup: $*"; }
+
+installed() { dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q 'install ok installed'; }
+
+update_package_lists() {
+  [ -n "${updated:-}" ] || apt-get update -q
+  updated=yes
+}
+
+install_packages() {
+  local missing=() package
+  for package in "$@"; do installed "$package" || missing+=("$package"); done
+  [ ${#missing[@]} -eq 0 ] && return
+  say "installing ${missing[*]}"
+  without_services
+  update_package_lists
+  DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends -o Dpkg::Options::=--force-confold "${missing[@]}"
+}
+
+# Debian creates and starts a cluster when PostgreSQL is installed; this machine's port 5432 is not ours to take.
+without_services() {
+  installed postgresql-common && return
+  mkdir -p /etc/postgresql-common
+  [ -e /etc/postgresql-common/createcluster.conf ] || echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.conf
+}
+
+# Only the program is taken out of the package: installing it would start a service on all interfaces.
+install_prometheus() {
+  local tools=target/tools
+  "$tools/usr/bin/prometheus" --version 2>&1 | grep -q "version $prometheus" && return
+  say "unpacking Prometheus $prometheus into $tools"
+  update_package_lists
+  mkdir -p "$tools"
+  local download
+  download=$(mktemp -d)
+  (cd "$download" && apt-get download -q -o APT::Sandbox::User=root "prometheus=$prometheus*")
+  dpkg -x "$download"/prometheus_*.deb "$tools"
+  rm -r "$download"
+  "$tools/usr/bin/prometheus" --version 2>&1 | grep -q "version $prometheus"
+}
+
+install_python_packages() {
+  local venv=target/services-venv wanted=tests/services/requirements.txt
+  cmp -s "$wanted" "$venv/installed.txt" && "$venv/bin/python" -c '' && return
+  say "installing the Python packages of the test services into $venv"
+  rm -rf "$venv"
+  python3 -m venv "$venv"
+  "$venv/bin/pip" install -q --disable-pip-version-check --no-deps -r "$wanted"
+  cp "$wanted" "$venv/installed.txt"
+}
+
+main "$@"

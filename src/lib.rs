@@ -1,5 +1,28 @@
 //! Forebay: a reverse proxy and load-testing sidecar for slow HTTP upstreams.
 #![forbid(unsafe_code)]
 
+pub mod admin;
+pub mod cli;
+pub mod commands;
 pub mod config;
+pub mod deadline;
+pub mod demo;
+pub mod exit_code;
+#[doc(hidden)]
+pub mod fuzzing;
+pub mod handover;
+pub mod healthcheck;
+pub mod limits;
+pub mod message;
+pub mod proxy;
+pub mod reload;
+pub mod routing;
+pub mod server;
+pub mod shutdown;
+pub mod simulate;
+pub mod sockets;
+pub mod systemd;
+pub mod tasks;
 pub mod telemetry;
+pub mod units;
+pub mod upstream;

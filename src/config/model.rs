@@ -1,8 +1,8 @@
 //! The configuration as the program uses it: every value present, parsed, checked and in its final unit.
 //!
-//! What the user wrote lives in `raw`; `resolve` turns it into these types. Nothing here knows about
+//! What the user wrote lives in `elements`, which resolve into these types. Nothing here knows about
 //! TOML, spans, tokio, pingora or prometheus, and nothing here is an `Option` unless absence means
-//! something to the reader ("no limit", "not set"). `defaults` documents every default value.
+//! something to the reader ("no limit", "not set"). The defaults stand beside the keys in `elements`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -379,6 +379,16 @@ pub enum Deadline {
     None,
 }
 
+impl Deadline {
+    /// The time a request may take, when there is a limit.
+    pub fn after(self) -> Option<Duration> {
+        match self {
+            Deadline::After(time) => Some(time),
+            Deadline::None => None,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientGone {
     /// The upstream request is cancelled.
@@ -433,6 +443,7 @@ impl Secret {
         Self { value: value.into(), secret: false }
     }
 
+    #[expect(clippy::self_named_constructors, reason = "reads well beside `plain`")]
     pub fn secret(value: impl Into<String>) -> Self {
         Self { value: value.into(), secret: true }
     }

@@ -1,8 +1,35 @@
 //! What Forebay says about itself: reasons, the record of a request, metrics and logs.
+//!
+//! `hub` holds [`Telemetry`], which owns everything. `catalogue` is the one list of metrics; `metrics` has the handles
+//! that the rest of the program touches; `snapshot` and `exposition` turn them into a scrape. `access_log` writes one
+//! line per request, `logging` sets up Forebay's own log.
 
+mod access_line;
+mod access_log;
+mod allocator;
+pub mod catalogue;
+mod configured;
+pub mod exposition;
+pub mod histogram;
+mod hub;
+mod in_flight;
+pub mod logging;
 pub mod metrics;
+mod protobuf;
 mod reason;
 mod record;
+pub mod runtime;
+mod scalars;
+pub mod snapshot;
 
-pub use reason::{Reason, ReasonClass};
+pub use configured::ReloadResult;
+pub use hub::{DEFAULT_BUCKETS, Telemetry, UNMATCHED};
+pub use in_flight::{InFlightGuard, InFlightMeter, InFlightReading};
+pub use metrics::{
+    ClientLimitMetrics, DetachedMetrics, LimiterMetrics, ListenerMetrics, QueueMetrics, RouteMetrics, UpstreamMetrics,
+};
+pub use reason::{Reason, ReasonClass, markdown_table};
 pub use record::{Protocol, RequestRecord, Timings};
+
+#[cfg(test)]
+mod test_support;

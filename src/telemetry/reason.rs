@@ -3,6 +3,8 @@
 //!
 //! Adding a reason is one line in the table below; everything else follows by exhaustive match.
 
+use std::fmt::Write as _;
+
 /// What kind of end a reason is; for error rates, a `ClientGone` is neither success nor failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ReasonClass {
@@ -18,6 +20,21 @@ pub enum ReasonClass {
     ClientGone,
     /// Forebay itself failed or is going away.
     Internal,
+}
+
+impl ReasonClass {
+    /// In words, for the documentation.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::ClientError => "client error",
+            Self::Limited => "limit",
+            Self::UpstreamError => "upstream error",
+            Self::Timeout => "timeout",
+            Self::ClientGone => "client gone",
+            Self::Internal => "internal",
+        }
+    }
 }
 
 macro_rules! reasons {
@@ -103,6 +120,55 @@ reasons! {
     Internal = "internal", 500, Internal, "The proxy failed.";
 }
 
+impl Reason {
+    /// For a reason of time: the phase in which it ran out, and whether the phase's own timeout or the deadline ended
+    /// it. The labels of the timeout metric.
+    pub const fn expired(self) -> Option<(&'static str, &'static str)> {
+        Some(match self {
+            Reason::HeadTimeout => ("request_head", "timeout"),
+            Reason::BodyTimeout => ("request_body", "timeout"),
+            Reason::BodyTooSlow => ("request_body", "min_rate"),
+            Reason::WriteTimeout => ("response_write", "timeout"),
+            Reason::QueueTimeout => ("queue", "timeout"),
+            Reason::ConnectTimeout => ("connect", "timeout"),
+            Reason::TlsTimeout => ("tls", "timeout"),
+            Reason::FirstByteTimeout => ("first_byte", "timeout"),
+            Reason::BetweenBytesTimeout => ("response_body", "timeout"),
+            Reason::UpgradeIdle => ("upgrade", "timeout"),
+            Reason::DeadlineQueue => ("queue", "deadline"),
+            Reason::DeadlineConnect => ("connect", "deadline"),
+            Reason::DeadlineRequest => ("request_send", "deadline"),
+            Reason::DeadlineFirstByte => ("first_byte", "deadline"),
+            Reason::DeadlineBody => ("response_body", "deadline"),
+            _ => return None,
+        })
+    }
+}
+
+/// `docs/reasons.md`.
+pub fn markdown_table() -> String {
+    let mut text = String::from(
+        "# Reasons\n\n\
+         Generated from `src/telemetry/reason.rs`; `FOREBAY_BLESS=1 cargo test --lib telemetry` writes this file anew.\n\n\
+         Each request ends for exactly one reason. The same word stands in the metric label `reason`, in the access log,\n\
+         in the `x-forebay-reason` header and in the `code` of the JSON body. The status is that of Forebay's own answer;\n\
+         `ok` and `upstream_5xx` carry the upstream's. `client_gone` is neither a success nor a failure, so leave it out of\n\
+         error rates.\n\n\
+         | Reason | Status | Kind | Meaning | Ran out of time in |\n|---|---|---|---|---|\n",
+    );
+    for reason in Reason::ALL {
+        let status = match reason {
+            Reason::Ok | Reason::Upstream5xx => String::from("upstream's"),
+            _ => reason.status().to_string(),
+        };
+        let expired = reason.expired().map_or_else(String::new, |(phase, limit)| format!("{phase} ({limit})"));
+        let kind = reason.class().title();
+        writeln!(text, "| `{reason}` | {status} | {kind} | {} | {expired} |", reason.title())
+            .expect("writing to a string cannot fail");
+    }
+    text
+}
+
 impl std::fmt::Display for Reason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.code())
@@ -124,9 +190,15 @@ mod tests {
     }
 
     #[test]
+    fn the_documentation_lists_every_reason() {
+        crate::telemetry::test_support::compare_with_file("docs/reasons.md", &markdown_table());
+    }
+
+    #[test]
     fn every_expiry_of_time_on_the_upstream_side_is_a_504() {
         for reason in Reason::ALL.iter().filter(|r| r.class() == ReasonClass::Timeout) {
             assert_eq!(reason.status(), 504, "{reason}");
+            assert!(reason.expired().is_some(), "{reason} has no phase");
         }
     }
 }

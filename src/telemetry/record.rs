@@ -26,8 +26,8 @@ impl Protocol {
 }
 
 /// Everything about one request, filled while it runs and written once when it ends.
-#[derive(Debug)]
-pub struct RequestRecord {
+#[derive(Debug, Clone)]
+pub struct RequestRecord<'r> {
     pub route: Arc<RouteMetrics>,
     /// `None` when the request never got as far as choosing one.
     pub upstream: Option<Arc<UpstreamMetrics>>,
@@ -35,19 +35,19 @@ pub struct RequestRecord {
     /// The endpoint of the last attempt.
     pub endpoint: Option<std::net::SocketAddr>,
     pub protocol: Protocol,
-    pub method: Box<str>,
-    pub host: Box<str>,
+    pub method: &'r str,
+    pub host: &'r str,
     /// The normalised path with its query, as far as it was understood; cut to 2 KiB in the log.
-    pub target: Box<str>,
+    pub target: &'r str,
     pub client: IpAddr,
-    pub request_id: Box<str>,
+    pub request_id: &'r str,
     /// 32 hex digits.
-    pub trace_id: Option<Box<str>>,
+    pub trace_id: Option<&'r str>,
     /// 0 when the connection ended without an answer.
     pub status: u16,
     pub reason: Reason,
     /// More about a failure, for the log only (may name addresses).
-    pub detail: Option<Box<str>>,
+    pub detail: Option<&'r str>,
     pub request_bytes: u64,
     pub response_bytes: u64,
     pub attempts: u32,

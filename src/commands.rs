@@ -1,0 +1,285 @@
+//! What each command does: from parsed arguments to an exit code.
+//!
+//! Results go to stdout, everything else to stderr. A mistake in the configuration is exit code 78 and the same
+//! report wherever it is found.
+
+use std::fmt::Display;
+use std::future::Future;
+use std::io::{self, IsTerminal, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::Command;
+use crate::config::{self, Config, ExplainRequest, Loaded, Report};
+use crate::demo;
+use crate::exit_code::Exit;
+use crate::handover::{Inherited, Invocation};
+use crate::healthcheck;
+use crate::reload::{ConfigVersion, Load};
+use crate::server::{self, DataPath, Parts};
+use crate::shutdown::{self, Lifecycle};
+use crate::simulate::{self, Simulator};
+use crate::sockets;
+use crate::systemd::ServiceManager;
+use crate::tasks::Tasks;
+use crate::telemetry::{Telemetry, catalogue, logging, runtime};
+
+/// Builds the data path: the one thing that the binary adds to the library's parts.
+pub type Connect = fn(Arc<Config>, Arc<Telemetry>, Tasks, Lifecycle) -> Result<Arc<dyn DataPath>, String>;
+
+pub fn execute(command: Command, connect: Connect) -> Exit {
+    match command {
+        Command::Run(file) => run(&file.config, connect),
+        Command::Check { file, effective } => check(&file.config, effective),
+        Command::Explain { file, headers, method, path } => explain(&file.config, method, path, headers),
+        Command::Demo => demo(connect),
+        Command::Simulate { config } => simulate(config.as_deref()),
+        Command::Healthcheck { config, url, timeout } => healthcheck(&config, url.as_deref(), timeout),
+        // The table is the only form so far, with and without `--markdown`: it reads well in a terminal, too.
+        Command::Metrics { markdown: _ } => print(&catalogue::markdown()),
+        Command::Schema => print(&format!("{:#}\n", config::schema::schema())),
+        Command::Version => print(&format!("forebay {}\n", env!("CARGO_PKG_VERSION"))),
+    }
+}
+
+fn check(file: &Path, effective: bool) -> Exit {
+    let loaded = match load(file) {
+        Ok(loaded) => loaded,
+        Err(report) => return refuse(&report),
+    };
+    say(&config::diagnostic::render_all(&loaded.warnings, colour()));
+    if effective {
+        return print(&format!("{:#}\n", config::effective(&loaded)));
+    }
+    let (routes, upstreams) = (loaded.config.routes.len(), loaded.config.upstreams.len());
+    print(&format!("{}: no mistakes; routes: {routes}, upstreams: {upstreams}\n", file.display()))
+}
+
+fn simulate(file: Option<&Path>) -> Exit {
+    let settings = match file.map(read_simulation).transpose() {
+        Ok(settings) => settings.unwrap_or_else(demo::upstreams),
+        Err((exit, message)) => return fail(exit, &message),
+    };
+    with_runtime(0, async {
+        let (simulator, mut signals) = (Simulator::bind(settings)?, shutdown::signals(&Tasks::default())?);
+        for handle in simulator.handles() {
+            print(&format!("http://{} ({})\n", handle.address, handle.name));
+        }
+        simulator.run(shutdown::next_stop(&mut signals)).await?;
+        Ok(Exit::Done)
+    })
+}
+
+fn read_simulation(file: &Path) -> Result<simulate::Settings, (Exit, String)> {
+    let name = file.display();
+    let text = std::fs::read_to_string(file).map_err(|error| (Exit::BadConfig, format!("{name}: {error}")))?;
+    simulate::Settings::parse(&text).map_err(|error| (Exit::BadConfig, format!("{name}: {error}")))
+}
+
+fn healthcheck(file: &Path, url: Option<&str>, timeout: Duration) -> Exit {
+    let target = match url {
+        Some(url) => url.parse().map_err(|error| format!("{url}: {error}")),
+        None => load(file)
+            .map_err(|report| report.render(false))
+            .and_then(|loaded| healthcheck::of_config(&loaded.config).map_err(|error| error.to_string())),
+    };
+    let target = match target {
+        Ok(target) => target,
+        Err(message) => return fail(Exit::Failed, &message),
+    };
+    with_runtime(1, async move {
+        Ok(match healthcheck::ask(&target, timeout).await {
+            Ok(()) => print("ready\n"),
+            Err(error) => fail(Exit::Failed, &format!("{target}: {error}")),
+        })
+    })
+}
+
+fn explain(file: &Path, method: String, path: String, headers: Vec<(String, String)>) -> Exit {
+    let loaded = match load(file) {
+        Ok(loaded) => loaded,
+        Err(report) => return refuse(&report),
+    };
+    let host = headers.iter().find(|(name, _)| name == "host").map_or("", |(_, value)| without_port(value));
+    let request = ExplainRequest { method, host: host.to_owned(), path, headers };
+    match config::explain(&loaded, &request) {
+        Ok(text) => print(&text),
+        Err(reason) => fail(Exit::Failed, &reason),
+    }
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        // Not a colon within an IPv6 address, which ends with a bracket.
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    }
+}
+
+/// The sidecar with a configuration file.
+fn run(file: &Path, connect: Connect) -> Exit {
+    // Before there are threads: it changes the environment.
+    let inherited = Inherited::from_env();
+    let path = file.to_owned();
+    let load: Load = Arc::new(move || load_version(&path).map_err(|report| report.render(false)));
+    match load_version(file) {
+        Ok(version) => serve(version, load, inherited, connect),
+        Err(report) => refuse(&report),
+    }
+}
+
+fn serve(version: ConfigVersion, load: Load, inherited: Inherited, connect: Connect) -> Exit {
+    if let Err(error) = logging::init(&version.config.log) {
+        return fail(Exit::Failed, &error);
+    }
+    log_panics();
+    let threads = version.config.runtime.threads;
+    with_runtime(threads, serve_here(version, load, inherited, connect))
+}
+
+/// Inside the runtime.
+async fn serve_here(version: ConfigVersion, load: Load, inherited: Inherited, connect: Connect) -> io::Result<Exit> {
+    let config = &version.config;
+    let telemetry = Telemetry::new(&config.metrics, &config.access_log)
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot open the access log: {error}")))?;
+    let (tasks, lifecycle) = (Tasks::new(telemetry.panics.clone()), Lifecycle::new());
+    // First of all: a process that is PID 1 has no other handlers.
+    let signals = shutdown::signals(&tasks)?;
+    // Ends with the runtime; not one of the tasks that shutdown waits for.
+    tokio::spawn(runtime::watch(Arc::clone(&telemetry), "main"));
+    let parts = Parts {
+        version,
+        load,
+        telemetry: Arc::clone(&telemetry),
+        tasks: tasks.clone(),
+        lifecycle: lifecycle.clone(),
+        inherited,
+        service_manager: ServiceManager::from_env(std::env::var_os("NOTIFY_SOCKET")),
+        invocation: Invocation::of_this_process().ok(),
+        file_limit: sockets::raise_file_limit(),
+    };
+    let server = server::start(parts, |config| connect(config, telemetry, tasks, lifecycle));
+    Ok(server.map_err(io::Error::other)?.run(signals).await)
+}
+
+/// Simulated upstreams and the sidecar in front of them, in one process.
+fn demo(connect: Connect) -> Exit {
+    let simulator = match Simulator::bind(demo::upstreams()) {
+        Ok(simulator) => simulator,
+        Err(error) => return fail(Exit::Failed, &error),
+    };
+    let addresses = demo::Addresses { listener: free_port(8080), admin: free_port(9901) };
+    let text = demo::config_text(addresses, &demo::addresses_of(&simulator));
+    let load: Load = Arc::new(move || {
+        let loaded = config::parse("demo", &text, &|_| None);
+        loaded.map(version_of).map_err(|report| report.render(false))
+    });
+    let version = match load() {
+        Ok(version) => version,
+        Err(report) => return fail(Exit::BadConfig, &report),
+    };
+    // In a runtime of its own, like the separate servers that the upstreams stand for.
+    let stop = CancellationToken::new();
+    let cancel = stop.clone();
+    let upstreams = std::thread::spawn(move || {
+        with_runtime(1, async {
+            simulator.run(cancel.cancelled()).await?;
+            Ok(Exit::Done)
+        })
+    });
+    print(&demo::banner(addresses));
+    let exit = serve(version, load, Inherited::default(), connect);
+    stop.cancel();
+    match upstreams.join() {
+        Ok(Exit::Done) => exit,
+        _ => fail(Exit::Failed, &"the simulated upstreams failed"),
+    }
+}
+
+/// The port that the README names, or any when it is taken: a demo should not fail for that.
+fn free_port(wanted: u16) -> SocketAddr {
+    let bind = |port| TcpListener::bind(("127.0.0.1", port)).and_then(|socket| socket.local_addr());
+    let wanted = SocketAddr::from(([127, 0, 0, 1], wanted));
+    bind(wanted.port()).or_else(|_| bind(0)).unwrap_or(wanted)
+}
+
+fn load(file: &Path) -> Result<Loaded, Report> {
+    let loaded = config::load(file, &|name| std::env::var(name).ok())?;
+    match logging::check_filter(&loaded.config.log.level) {
+        Ok(()) => Ok(loaded),
+        Err(error) => {
+            let help = "a level such as \"info\", or levels by module such as \"forebay=debug,warn\"";
+            let mistake = config::Diagnostic::of_file(&file.display().to_string(), error.to_string(), help);
+            Err(Report::new(vec![mistake]))
+        }
+    }
+}
+
+fn load_version(file: &Path) -> Result<ConfigVersion, Report> {
+    load(file).map(version_of)
+}
+
+fn version_of(loaded: Loaded) -> ConfigVersion {
+    let effective = config::effective(&loaded);
+    let Loaded { config, warnings, watched_files, .. } = loaded;
+    let warnings = warnings.iter().map(config::Diagnostic::brief).collect();
+    ConfigVersion { config: Arc::new(config), effective, warnings, watched_files }
+}
+
+/// Runs on so many worker threads; 0 means one for each core that the process may use.
+fn with_runtime(threads: usize, work: impl Future<Output = io::Result<Exit>>) -> Exit {
+    let result = build_runtime(threads).and_then(|runtime| {
+        let result = runtime.block_on(work);
+        // What still runs was told to end, or was cut on purpose: nobody waits for it.
+        runtime.shutdown_background();
+        result
+    });
+    result.unwrap_or_else(|error| fail(Exit::Failed, &error))
+}
+
+fn build_runtime(threads: usize) -> io::Result<Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if threads > 0 {
+        builder.worker_threads(threads);
+    }
+    builder.thread_name("forebay").enable_all().build()
+}
+
+/// Panics go where the log goes, in its format; `tasks` adds the name of the task.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let location = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(location, "panic: {panic}");
+    }));
+}
+
+/// Prints a result. Nobody can be told when stdout is closed (`forebay schema | head`).
+fn print(text: &str) -> Exit {
+    let mut stdout = io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    Exit::Done
+}
+
+fn say(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+fn fail(exit: Exit, message: &impl Display) -> Exit {
+    say(&format!("forebay: {message}\n"));
+    exit
+}
+
+fn refuse(report: &Report) -> Exit {
+    say(&report.render(colour()));
+    Exit::BadConfig
+}
+
+/// Colours for a terminal, unless the user wants none (<https://no-color.org>).
+fn colour() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}

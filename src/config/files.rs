@@ -1,0 +1,95 @@
+//! The files that a configuration names: read, checked, listed for watching. The only part of the configuration that
+//! touches the file system.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::decode::{Decoder, Field};
+use super::diagnostic::{Code, Diagnostic, Problem};
+use super::elements::Root;
+use super::model::Config;
+
+/// The text of the configuration file.
+pub fn read_configuration(path: &Path, limit: u64) -> Result<String, Box<Diagnostic>> {
+    let name = path.display().to_string();
+    let fail = |message: String, help: &str| Box::new(Diagnostic::of_file(&name, message, help));
+    let file =
+        File::open(path).map_err(|error| fail(format!("cannot open the file: {error}"), "name it with `-c FILE`"))?;
+    let mut bytes = Vec::new();
+    file.take(limit + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| fail(format!("cannot read the file: {error}"), "it has to be a plain, readable file"))?;
+    if bytes.len() as u64 > limit {
+        return Err(fail(format!("the file is larger than {limit} bytes"), "this cannot be a configuration"));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let line =
+            error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
+        fail(format!("line {line} is not UTF-8"), "save the file as UTF-8")
+    })
+}
+
+/// What a PEM file has to hold.
+#[derive(Clone, Copy)]
+enum Content {
+    Certificates,
+    PrivateKey,
+}
+
+/// Reports the TLS files that are missing or hold something else.
+pub fn check(cx: &mut Decoder<'_>, root: &Root) {
+    for listener in root.listener.get().into_iter().flat_map(|listeners| &listeners.items) {
+        let Some(tls) = listener.value.tls.get() else { continue };
+        check_file(cx, &tls.certificate, Content::Certificates);
+        check_file(cx, &tls.key, Content::PrivateKey);
+        check_file(cx, &tls.client_ca, Content::Certificates);
+    }
+    for upstream in root.upstream.get().into_iter().flat_map(|upstreams| &upstreams.items) {
+        if let Some(tls) = upstream.value.tls.get().and_then(|tls| tls.0.as_ref()) {
+            check_file(cx, &tls.ca, Content::Certificates);
+        }
+    }
+}
+
+fn check_file(cx: &mut Decoder<'_>, field: &Field<PathBuf>, content: Content) {
+    let Some((path, span)) = field.written() else { return };
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            let problem = Problem::error(Code::File, span, format!("cannot read this file: {error}"));
+            cx.report(problem.help(format!("it was looked for at {}", path.display())));
+            return;
+        }
+    };
+    let (found, what) = match content {
+        Content::Certificates => (holds_certificates(&bytes), "a PEM file with `-----BEGIN CERTIFICATE-----`"),
+        Content::PrivateKey => {
+            (PrivateKeyDer::from_pem_slice(&bytes).is_ok(), "a PEM file with a private key, not encrypted")
+        }
+    };
+    if !found {
+        cx.report(Problem::error(Code::File, span, "this file holds something else").expected(what));
+    }
+}
+
+fn holds_certificates(bytes: &[u8]) -> bool {
+    let mut certificates = CertificateDer::pem_slice_iter(bytes).peekable();
+    certificates.peek().is_some() && certificates.all(|certificate| certificate.is_ok())
+}
+
+/// The TLS files of a configuration.
+pub fn named_in(config: &Config) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for tls in config.listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
+        files.extend([tls.certificate.clone(), tls.key.clone()]);
+        files.extend(tls.client_ca.clone());
+    }
+    for tls in config.upstreams.iter().filter_map(|upstream| upstream.tls.as_ref()) {
+        files.extend(tls.ca.clone());
+    }
+    files
+}

@@ -1,0 +1,171 @@
+//! Properties of the whole way from text to configuration.
+
+use super::*;
+
+fn parse_plain(text: &str) -> Result<Loaded, Report> {
+    parse("forebay.toml", text, &|_| None)
+}
+
+#[test]
+fn an_empty_file_is_every_default() {
+    let loaded = parse_plain("").expect("valid");
+
+    assert_eq!(loaded.config.listeners.len(), 1);
+    assert_eq!(loaded.config.listeners[0].name, "main");
+}
+
+const EXAMPLE: &str = r#"
+[listener]
+address = "127.0.0.1:${PORT:-8080}"
+
+[upstream.users]
+endpoints     = ["127.0.0.1:9001", "users.internal:9002"]
+timeouts      = { connect = "250ms", first_byte = "2s", between_bytes = "2s" }
+max_in_flight = 64
+queue         = { capacity = 128, timeout = "200ms" }
+health        = { path = "/healthz", expect = ["200-299", 404] }
+
+[route.slow]
+path       = "/slow"
+upstream   = "users"
+deadline   = "3s"
+rate_limit = [{ rate = "100/s", burst = 20, key = "client_ip" }, { rate = "5/min" }]
+
+[route.rest]
+path     = "/users/{id}/*"
+upstream = "users"
+rewrite_path = "/v2/{id}/{rest}"
+request_headers = { set = { "x-tenant" = "a", authorization = { env = "TOKEN" } } }
+"#;
+
+#[test]
+fn a_usual_file_is_understood() {
+    let loaded = parse("forebay.toml", EXAMPLE, &|name| (name == "TOKEN").then(|| "s3cr3t".to_owned()));
+
+    let loaded = loaded.unwrap_or_else(|report| panic!("{report}"));
+    let route = &loaded.config.routes[0];
+    assert_eq!(route.rate_limits[0].burst, 20);
+    assert_eq!(route.rate_limits[1].burst, 5);
+    assert_eq!(route.rate_limits[1].name, "route/slow/2");
+    assert_eq!(loaded.settings.get("route.slow.deadline").expect("noted").origin, Origin::Line(15));
+    assert_eq!(loaded.warnings, []);
+    assert!(!format!("{:?}{:?}", loaded.config, loaded.settings).contains("s3cr3t"));
+}
+
+#[test]
+fn the_hash_follows_values_and_secrets_but_not_layout() {
+    let hash = |text: &str, token: &str| {
+        let token = token.to_owned();
+        let loaded = parse("f", text, &move |name| (name == "TOKEN").then(|| token.clone()));
+        loaded.unwrap_or_else(|report| panic!("{report}")).config.hash
+    };
+    let first = hash(EXAMPLE, "one");
+
+    assert_eq!(first, hash(&format!("# moved\n\n{EXAMPLE}\n[reload]\nwatch = true\n"), "one"));
+    assert_ne!(first, hash(EXAMPLE, "two"));
+    assert_ne!(first, hash(&EXAMPLE.replace("64", "65"), "one"));
+}
+
+#[test]
+fn explain_names_the_route_the_origins_and_the_worst_case() {
+    let loaded =
+        parse("forebay.toml", EXAMPLE, &|_| Some("8080".to_owned())).unwrap_or_else(|report| panic!("{report}"));
+    let request = ExplainRequest { path: "/users/7/./orders?x=1".into(), ..ExplainRequest::default() };
+
+    let text = explain(&loaded, &request).expect("a valid path");
+
+    for part in [
+        "matched and forwarded as /users/7/orders",
+        "route rest (line 19)",
+        "slow  is for /slow",
+        "connect, 2 attempts of 250ms    500ms",
+        "everything is over after 15s, the deadline",
+    ] {
+        assert!(text.contains(part), "{part:?} in\n{text}");
+    }
+}
+
+#[test]
+fn explain_refuses_what_the_proxy_refuses() {
+    let loaded = defaults();
+    let explain = |path: &str| explain(&loaded, &ExplainRequest { path: path.into(), ..ExplainRequest::default() });
+
+    assert!(explain("/a%2fb").is_err());
+    assert!(explain("/a").expect("a path").contains("answered with 404"));
+}
+
+/// Cuts a piece out of a text and puts another in, on character boundaries.
+fn mutate(text: &str, at: usize, length: usize, insert: &str) -> String {
+    let boundary = |at: usize| (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    let (from, to) = (boundary(at % (text.len() + 1)), boundary(at % (text.len() + 1) + length));
+    format!("{}{insert}{}", &text[..from], &text[to..])
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(400))]
+
+    /// Whatever the text, there is an answer; and what is accepted agrees with itself.
+    #[test]
+    fn a_damaged_file_never_panics(at in 0usize..4_000, length in 0usize..30, insert in "[\\[\\]{}\"'=#\n0-9a-z$é.,/ -]{0,8}") {
+        let whole = format!("{EXAMPLE}{}", reference::default_toml().replace("[listener]", "[listener.b]"));
+        for text in [mutate(EXAMPLE, at, length, &insert), mutate(&whole, at, length, &insert)] {
+            match parse("f", &text, &|_| Some("8080".to_owned())) {
+                Ok(loaded) => assert_consistent(&loaded),
+                Err(report) => assert!(!report.diagnostics().is_empty() && !report.to_string().is_empty()),
+            }
+        }
+    }
+}
+
+fn assert_consistent(loaded: &Loaded) {
+    let config = &loaded.config;
+    assert!(!config.listeners.is_empty());
+    for route in &config.routes {
+        if let model::RouteAction::Proxy { upstream } = &route.action {
+            assert!(config.upstreams.iter().any(|known| Arc::ptr_eq(known, upstream)));
+            assert!(!upstream.endpoints.is_empty());
+        }
+        assert!(route.rate_limits.iter().all(|limit| limit.burst >= 1 && limit.rate.count >= 1));
+        assert!(route.in_flight.as_ref().is_none_or(|limit| limit.max >= 1));
+        let request = ExplainRequest { path: "/slow".into(), ..ExplainRequest::default() };
+        assert!(explain(loaded, &request).is_ok());
+    }
+}
+
+/// Every example in the reference file is what its key takes.
+#[test]
+fn every_example_is_valid() {
+    let mut wrong = Vec::new();
+    elements::visit_tables(&mut |place, table| {
+        let place = if place == "[listener]" { "[listener.NAME]" } else { place };
+        let Some((header, inner)) = place.strip_prefix('[').and_then(|place| place.split_once(']')) else { return };
+        let header = [header.replace("NAME", "a").as_str(), inner.trim()].join(".");
+        for key in &table.keys {
+            let Some(example) = key.example else { continue };
+            let text = format!("[{}]\n{} = {example}\n", header.trim_end_matches('.'), key.name);
+            let Err(report) = parse("f", &text, &|_| Some("value".to_owned())) else { continue };
+            let about_values = [Code::WrongType, Code::InvalidValue, Code::OutOfRange, Code::UnknownKey, Code::Syntax];
+            wrong.extend(
+                report.diagnostics().iter().filter(|d| about_values.contains(&d.code)).map(|d| d.render(false)),
+            );
+        }
+    });
+
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// A megabyte of mistakes, on one line and on many, is answered soon.
+#[test]
+fn a_hostile_file_costs_little() {
+    let many_lines = "x = 3s\n".repeat(20_000);
+    let one_line = format!("a = [{}]\n", "\"${X\",".repeat(40_000));
+    let started = std::time::Instant::now();
+
+    for text in [many_lines, one_line, "[[".repeat(100_000), "${".repeat(100_000)] {
+        let report = parse("f", &text, &|_| None).expect_err("nonsense");
+        assert!(report.diagnostics().len() <= MAX_REPORTED);
+    }
+
+    // Generous for a loaded machine without optimisation; the square of the size would take hours.
+    assert!(started.elapsed() < std::time::Duration::from_secs(60), "{:?}", started.elapsed());
+}

@@ -1,0 +1,210 @@
+//! `forebay demo`: what it simulates, the configuration that stands in front of it, and what it tells the reader to try.
+//!
+//! Text and settings only. Starting the two is `server`'s business; the demo's configuration goes through the same
+//! reader as any file, so what the demo shows can be copied into one.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use http::StatusCode;
+
+use crate::simulate::settings::{Capacity, Fault, FaultKind, Latency};
+use crate::simulate::{Settings, Simulator, Upstream};
+
+/// Where the demo's parts listen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    pub listener: SocketAddr,
+    pub admin: SocketAddr,
+}
+
+/// The demo's upstreams, by name with their addresses; as bound, since they take free ports.
+pub type UpstreamAddresses = Vec<(String, SocketAddr)>;
+
+/// The simulated upstreams of `forebay demo`, and of `forebay simulate` without a file, on free loopback ports.
+pub fn upstreams() -> Settings {
+    let after =
+        |name: &str, millis| Upstream { latency: Latency::Fixed(Duration::from_millis(millis)), ..Upstream::new(name) };
+    Settings {
+        seed: 1,
+        upstreams: vec![
+            after("fast", 10),
+            after("slow", 2_000),
+            Upstream {
+                errors: vec![(StatusCode::INTERNAL_SERVER_ERROR, 0.3)],
+                faults: vec![Fault { kind: FaultKind::ResetBeforeHead, probability: 0.2 }],
+                ..after("flaky", 50)
+            },
+            Upstream { capacity: Capacity::Sync { queue: 5 }, ..after("sync", 2_000) },
+            after("late", 5_000),
+            Upstream {
+                faults: vec![Fault {
+                    kind: FaultKind::Drip { bytes: NonZeroUsize::MIN, interval: Duration::from_millis(500) },
+                    probability: 1.0,
+                }],
+                ..after("drip", 0)
+            },
+        ],
+    }
+}
+
+/// The addresses of bound upstreams, for [`config_text`].
+pub fn addresses_of(simulator: &Simulator) -> UpstreamAddresses {
+    simulator.handles().map(|handle| (handle.name.clone(), handle.address)).collect()
+}
+
+/// The sidecar's configuration: each route shows one thing.
+pub fn config_text(addresses: Addresses, upstreams: &UpstreamAddresses) -> String {
+    let mut text = format!(
+        "[listener]\naddress = \"{}\"\n\n[admin]\naddress = \"{}\"\n\n[shutdown]\naccept_grace = \"0s\"\ndrain_timeout = \"5s\"\n",
+        addresses.listener, addresses.admin
+    );
+    for (name, address) in upstreams {
+        let settings = upstream_settings(name);
+        write!(text, "\n[upstream.{name}]\nendpoints = [\"{address}\"]\n{settings}").expect("a string takes all");
+    }
+    text.push_str(ROUTES);
+    text
+}
+
+/// What the configuration says about an upstream besides its address.
+fn upstream_settings(name: &str) -> &'static str {
+    match name {
+        "slow" => "timeouts = { first_byte = \"2500ms\" }\n",
+        // One worker is all that it has: more than one request there only waits where nobody sees it.
+        "sync" => "max_in_flight = 1\nqueue = { capacity = 3, timeout = \"4500ms\" }\n",
+        _ => "",
+    }
+}
+
+const ROUTES: &str = r#"
+[route.fast]
+path = "/fast"
+upstream = "fast"
+deadline = "1s"
+
+[route.slow]
+path = "/slow"
+upstream = "slow"
+deadline = "3s"
+
+[route.flaky]
+path = "/flaky"
+upstream = "flaky"
+deadline = "1s"
+
+[route.sync]
+path = "/sync"
+upstream = "sync"
+deadline = "5s"
+
+[route.limited]
+path = "/limited"
+upstream = "fast"
+deadline = "1s"
+rate_limit = { rate = "1/s", burst = 3 }
+
+[route.late]
+path = "/late"
+upstream = "late"
+deadline = "1s"
+
+[route.drip]
+path = "/drip"
+upstream = "drip"
+deadline = "3s"
+"#;
+
+/// What the reader can try, and what it shows.
+pub fn banner(addresses: Addresses) -> String {
+    let Addresses { listener, admin } = addresses;
+    format!(
+        "\
+Forebay is running in front of six simulated services. Each request writes a line of the access log here.
+In a second terminal:
+
+  curl -i http://{listener}/fast
+      answered in about 10 ms
+
+  curl -i http://{listener}/slow
+      answered after 2 s, within the route's deadline of 3 s
+
+  curl -i http://{listener}/late
+      the service needs 5 s, the route's deadline is 1 s: 504 after exactly 1 s, x-forebay-reason says why
+
+  curl -i http://{listener}/drip
+      one byte each 0.5 s: never silent for long, but the deadline of 3 s counts the whole answer; broken off at 3 s
+
+  for i in 1 2 3 4 5 6; do curl -s -o /dev/null -w '%{{http_code}}\\n' http://{listener}/flaky; done
+      the service answers 500 to some and resets others: 200, the service's own 500, Forebay's 502
+
+  for i in 1 2 3 4 5; do curl -s -o /dev/null -w '%{{http_code}}\\n' http://{listener}/limited; done
+      1/s with a burst of 3: two of them get 429; `curl -i` shows Retry-After
+
+  for i in 1 2 3 4 5 6 7 8 9 10; do curl -s -o /dev/null -w '%{{http_code}} after %{{time_total}} s\\n' http://{listener}/sync & done; wait
+      a synchronous server takes one request of 2 s at a time; alone, the tenth client would wait 20 s. Here one is
+      served, three wait, six are shed at once with 503 and Retry-After, and nobody waits longer than 5 s
+
+  curl -s http://{admin}/metrics | grep forebay_requests_total
+      all of the above, counted by route and reason
+
+Ctrl-C ends it.
+"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses() -> Addresses {
+        Addresses { listener: "127.0.0.1:8080".parse().unwrap(), admin: "127.0.0.1:9901".parse().unwrap() }
+    }
+
+    #[test]
+    fn the_configuration_names_every_upstream_with_its_address() {
+        let simulator = Simulator::bind(upstreams()).expect("free ports");
+
+        let text = config_text(addresses(), &addresses_of(&simulator));
+
+        let parsed: toml::Table = text.parse().expect("TOML");
+        for handle in simulator.handles() {
+            let endpoint = parsed["upstream"][&handle.name]["endpoints"][0].as_str();
+            assert_eq!(endpoint, Some(handle.address.to_string().as_str()));
+        }
+    }
+
+    #[test]
+    fn the_configuration_is_free_of_mistakes_and_warnings() {
+        let simulator = Simulator::bind(upstreams()).expect("free ports");
+        let text = config_text(addresses(), &addresses_of(&simulator));
+
+        let loaded = crate::config::parse("demo", &text, &|_| None).unwrap_or_else(|report| panic!("{report}"));
+
+        assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    }
+
+    #[test]
+    fn the_banner_tries_every_route_that_the_configuration_has() {
+        let routes: toml::Table = ROUTES.parse().expect("TOML");
+        let banner = banner(addresses());
+
+        for (name, route) in routes["route"].as_table().expect("a table") {
+            let path = route["path"].as_str().expect("a path");
+            assert!(banner.contains(&format!("http://127.0.0.1:8080{path}")), "{name} is not in the banner");
+        }
+        assert!(banner.contains("http://127.0.0.1:9901/metrics"));
+    }
+
+    #[test]
+    fn every_route_of_the_demo_leads_to_a_simulated_upstream() {
+        let routes: toml::Table = ROUTES.parse().expect("TOML");
+        let names: Vec<String> = upstreams().upstreams.into_iter().map(|upstream| upstream.name).collect();
+
+        for route in routes["route"].as_table().expect("a table").values() {
+            assert!(names.iter().any(|name| Some(name.as_str()) == route["upstream"].as_str()));
+        }
+    }
+}

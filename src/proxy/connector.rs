@@ -1,0 +1,273 @@
+//! Connections to the endpoints of an upstream: made by pingora-core (TCP, TLS, HTTP/2), kept in a pool of our own.
+//!
+//! Pingora's own pool spawns a task for each connection that is put back and says nothing about what it holds. This
+//! one is a stack for each endpoint: the connection used last is used first, so that the surplus of a burst ages out;
+//! whether a connection is still good is looked at when it is taken, not by a task while it rests.
+
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use pingora::connectors::http::v2::{ConnectionRef, H2HandshakeSettings, handshake};
+use pingora::connectors::{ConnectorOptions, L4Connect, TransportConnector};
+use pingora::protocols::l4::socket::SocketAddr as PingoraAddr;
+use pingora::protocols::l4::stream::Stream as L4Stream;
+use pingora::protocols::{ALPN, Stream};
+use pingora::upstreams::peer::HttpPeer;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::io::Io;
+use super::timer::StageClock;
+use crate::config::model::{Upstream, UpstreamProtocol, UpstreamTls};
+use crate::telemetry::Reason;
+use crate::telemetry::metrics::UpstreamMetrics;
+
+/// Streams asked for on one HTTP/2 connection to an upstream; its own limit holds if it is lower.
+const HTTP2_STREAMS: usize = 100;
+/// Windows for what HTTP/2 upstreams send: what may lie in memory for a client that does not read.
+const HTTP2_STREAM_WINDOW: u32 = 256 * 1024;
+const HTTP2_CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// Why no connection could be had.
+#[derive(Debug)]
+pub struct ConnectError {
+    pub reason: Reason,
+    pub detail: String,
+}
+
+/// An HTTP/1.1 connection to an endpoint, not in use by anyone else.
+#[derive(Debug)]
+pub struct Http1Connection {
+    pub io: Io,
+    pub reused: bool,
+    pub open: Open,
+}
+
+pub enum Connection {
+    Http1(Http1Connection),
+    Http2(ConnectionRef),
+}
+
+/// Counts a connection as closed when it is dropped.
+#[derive(Debug)]
+pub struct Open(Arc<UpstreamMetrics>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.connections_closed.inc();
+    }
+}
+
+/// The resting connections of one endpoint.
+struct Resting {
+    address: SocketAddr,
+    idle: Vec<(Io, Open, Instant)>,
+    http2: Vec<ConnectionRef>,
+}
+
+/// Makes and keeps the connections of one upstream.
+pub struct Connector {
+    upstream: Arc<Upstream>,
+    metrics: Arc<UpstreamMetrics>,
+    /// Only with TLS: pingora's connector reads the CA certificates when it is made.
+    transport: Option<TransportConnector>,
+    /// A list, not a map: an upstream has few endpoints, and comparing addresses is cheaper than hashing one.
+    resting: Mutex<Vec<Resting>>,
+    idle: AtomicUsize,
+}
+
+impl std::fmt::Debug for Connector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Connector({}, {} idle)", self.upstream.name, self.idle.load(Ordering::Relaxed))
+    }
+}
+
+impl Connector {
+    /// Fails when the CA certificates cannot be read.
+    pub fn new(upstream: Arc<Upstream>, metrics: Arc<UpstreamMetrics>) -> Result<Self, String> {
+        let transport = upstream.tls.as_ref().map(transport).transpose()?;
+        Ok(Self { upstream, metrics, transport, resting: Mutex::default(), idle: AtomicUsize::new(0) })
+    }
+
+    /// A resting connection that can still be used.
+    pub fn checkout(&self, address: SocketAddr) -> Option<Connection> {
+        let mut all = lock(&self.resting);
+        let resting = all.iter_mut().find(|resting| resting.address == address)?;
+        if let Some(connection) = resting.http2.iter().find(|c| c.can_accept_streams(1) && !c.is_closed()) {
+            self.metrics.connections_reused.inc();
+            return Some(Connection::Http2(connection.clone()));
+        }
+        while let Some((io, open, since)) = resting.idle.pop() {
+            self.count_resting(-1);
+            if since.elapsed() < self.upstream.timeouts.idle && io.is_quiet() {
+                self.metrics.connections_reused.inc();
+                return Some(Connection::Http1(Http1Connection { io, open, reused: true }));
+            }
+        }
+        None
+    }
+
+    /// Opens a new connection. The clock's limits for connecting and the TLS handshake are set here; the caller ends
+    /// the wait when they pass.
+    pub async fn connect(
+        &self,
+        address: SocketAddr,
+        host: &str,
+        clock: &StageClock,
+    ) -> Result<Connection, ConnectError> {
+        let stream = self.open(address, host, clock).await?;
+        if self.speaks_http2(&stream) {
+            clock.limit_answer(self.upstream.timeouts.tls, Reason::ConnectTimeout);
+            return self.start_http2(stream, address).await;
+        }
+        if self.upstream.protocol == UpstreamProtocol::Http2 {
+            return Err(ConnectError {
+                reason: Reason::TlsFailed,
+                detail: format!("{address} does not offer HTTP/2 by ALPN"),
+            });
+        }
+        let open = Open(self.metrics.clone());
+        Ok(Connection::Http1(Http1Connection { io: Io::new(stream), open, reused: false }))
+    }
+
+    /// A connection of nobody's: TCP, and TLS where it is configured.
+    pub async fn open(&self, address: SocketAddr, host: &str, clock: &StageClock) -> Result<Stream, ConnectError> {
+        clock.limit_answer(self.upstream.timeouts.connect, Reason::ConnectTimeout);
+        let tcp = TcpStream::connect(address).await.map_err(|error| ConnectError {
+            reason: Reason::ConnectFailed,
+            detail: format!("connect to {address}: {error}"),
+        })?;
+        // Small messages must not wait for the acknowledgement of earlier ones.
+        let _ = tcp.set_nodelay(true);
+        let stream: Stream = match (&self.transport, &self.upstream.tls) {
+            (Some(transport), Some(tls)) => {
+                clock.limit_answer(self.upstream.timeouts.tls, Reason::TlsTimeout);
+                self.secure(transport, tls, tcp, address, host).await?
+            }
+            _ => Box::new(L4Stream::from(tcp)),
+        };
+        self.metrics.connections_opened.inc();
+        Ok(stream)
+    }
+
+    async fn secure(
+        &self,
+        transport: &TransportConnector,
+        tls: &UpstreamTls,
+        tcp: TcpStream,
+        address: SocketAddr,
+        host: &str,
+    ) -> Result<Stream, ConnectError> {
+        let server_name = tls.server_name.as_deref().unwrap_or(host);
+        let mut peer = HttpPeer::new(address, true, server_name.to_owned());
+        peer.options.verify_cert = tls.verify;
+        peer.options.verify_hostname = tls.verify;
+        peer.options.alpn = match self.upstream.protocol {
+            UpstreamProtocol::Http1 => ALPN::H1,
+            UpstreamProtocol::Http2 => ALPN::H2,
+            UpstreamProtocol::Auto => ALPN::H2H1,
+        };
+        peer.options.custom_l4 = Some(Arc::new(Connected(Mutex::new(Some(tcp)))));
+        transport.new_stream(&peer).await.map_err(|error| ConnectError {
+            reason: Reason::TlsFailed,
+            detail: format!("TLS with {address} as {server_name}: {error}"),
+        })
+    }
+
+    fn speaks_http2(&self, stream: &Stream) -> bool {
+        match (self.upstream.protocol, &self.upstream.tls) {
+            (UpstreamProtocol::Http1, _) | (UpstreamProtocol::Auto, None) => false,
+            (UpstreamProtocol::Http2, None) => true,
+            (_, Some(_)) => matches!(stream.selected_alpn_proto(), Some(ALPN::H2)),
+        }
+    }
+
+    async fn start_http2(&self, stream: Stream, address: SocketAddr) -> Result<Connection, ConnectError> {
+        let mut settings = H2HandshakeSettings::new();
+        settings.max_streams = HTTP2_STREAMS;
+        settings.stream_window_size = Some(HTTP2_STREAM_WINDOW);
+        settings.connection_window_size = Some(HTTP2_CONNECTION_WINDOW);
+        settings.ping_interval = Some(Duration::from_secs(15));
+        let connection = handshake(stream, settings).await.map_err(|error| ConnectError {
+            reason: Reason::ConnectFailed,
+            detail: format!("HTTP/2 with {address}: {error}"),
+        })?;
+        Self::resting_of(&mut lock(&self.resting), address).http2.push(connection.clone());
+        Ok(Connection::Http2(connection))
+    }
+
+    fn resting_of(all: &mut Vec<Resting>, address: SocketAddr) -> &mut Resting {
+        let index = all.iter().position(|resting| resting.address == address).unwrap_or_else(|| {
+            all.push(Resting { address, idle: Vec::new(), http2: Vec::new() });
+            all.len() - 1
+        });
+        &mut all[index]
+    }
+
+    /// Puts a connection back whose last answer was read to its end.
+    pub fn release(&self, address: SocketAddr, connection: Http1Connection) {
+        if self.idle.load(Ordering::Relaxed) < self.upstream.max_idle_connections {
+            self.count_resting(1);
+            let mut all = lock(&self.resting);
+            Self::resting_of(&mut all, address).idle.push((connection.io, connection.open, Instant::now()));
+        }
+    }
+
+    /// Closes what has rested for too long or was closed by its peer; to be called now and then.
+    pub fn sweep(&self) {
+        let mut all = lock(&self.resting);
+        for resting in all.iter_mut() {
+            let before = resting.idle.len();
+            resting.idle.retain(|(io, _, since)| since.elapsed() < self.upstream.timeouts.idle && io.is_quiet());
+            self.count_resting(resting.idle.len() as isize - before as isize);
+            let open = resting.http2.len();
+            resting.http2.retain(|connection| !connection.is_closed() && !connection.is_shutting_down());
+            self.metrics.connections_closed.inc_by((open - resting.http2.len()) as u64);
+        }
+        all.retain(|resting| !resting.idle.is_empty() || !resting.http2.is_empty());
+    }
+
+    fn count_resting(&self, change: isize) {
+        self.idle.fetch_add(change as usize, Ordering::Relaxed);
+        self.metrics.connections_idle.add(change as i64);
+    }
+}
+
+/// Hands pingora's connector a TCP connection that is already there, so that connecting and the TLS handshake are two
+/// steps with a limit each.
+#[derive(Debug)]
+struct Connected(Mutex<Option<TcpStream>>);
+
+#[async_trait::async_trait]
+impl L4Connect for Connected {
+    async fn connect(&self, _address: &PingoraAddr) -> pingora::Result<L4Stream> {
+        match lock(&self.0).take() {
+            Some(tcp) => Ok(L4Stream::from(tcp)),
+            None => pingora::Error::e_explain(pingora::ErrorType::ConnectError, "the connection was already taken"),
+        }
+    }
+}
+
+impl Drop for Connector {
+    fn drop(&mut self) {
+        // The gauge belongs to the upstream's name and outlives this connector.
+        self.metrics.connections_idle.sub(self.idle.load(Ordering::Relaxed) as i64);
+    }
+}
+
+fn transport(tls: &UpstreamTls) -> Result<TransportConnector, String> {
+    let mut options = ConnectorOptions::new(0);
+    options.ca_file = tls.ca.as_ref().map(|path| path.to_string_lossy().into_owned());
+    // Pingora panics when it cannot read CA certificates; here that is a mistake in the configuration.
+    catch_unwind(AssertUnwindSafe(|| TransportConnector::new(Some(options)))).map_err(|_| match &tls.ca {
+        Some(path) => format!("the CA certificates in {} cannot be read", path.display()),
+        None => "the system has no CA certificates; name a file in tls.ca".to_owned(),
+    })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

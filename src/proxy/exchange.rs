@@ -1,0 +1,475 @@
+//! One request, from its head to its record: route, admit, forward, answer.
+//!
+//! Everything that can go wrong becomes a `Failure`, and one function (`respond::send_failure`) answers it. Everything
+//! that is counted is put into the `Facts`, and one function (`Telemetry::finish`) writes them down.
+
+use std::future::{Future, poll_fn};
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::body::Source;
+use super::client::Client;
+use super::generation::{Generation, RouteRuntime};
+use super::listener::ConnectionInfo;
+use super::prepare::RequestId;
+use super::relay::{AnswerLimits, AnswerStop, BodyLimits, Live, RequestEnd};
+use super::respond::{self, Failure};
+use super::timer::{LazyTimer, StageClock};
+use super::upgrade::Switch;
+use super::{Proxy, attempt, prepare};
+use crate::config::model::{ClientGone, Deadline, RouteAction};
+use crate::limits::{KeyLookup, Permits, Rejection, RequestKeys, TryAdmit, rate_fields};
+use crate::message::head::{Body, Known, Method, RequestHead, ResponseBody, ResponseHead, Version};
+use crate::message::{forwarded, ids, path};
+use crate::routing::Found;
+use crate::telemetry::metrics::{RouteMetrics, UpstreamMetrics};
+use crate::telemetry::{Protocol, Reason, RequestRecord, Timings};
+
+/// What becomes of the connection after an exchange.
+#[derive(Debug)]
+pub enum After {
+    /// Ready for the next request.
+    KeepAlive,
+    /// The answer is complete; the connection closes in good order.
+    Close,
+    /// The answer is not complete, or nobody takes it: the connection is broken off.
+    Abort,
+    /// Both sides switched protocols; bytes flow until one of them ends it.
+    Switched,
+}
+
+/// One request on its way.
+pub struct Exchange<'c> {
+    pub proxy: &'c Arc<Proxy>,
+    pub connection: &'c ConnectionInfo,
+    pub head: &'c mut RequestHead,
+    pub timer: &'c mut LazyTimer,
+    /// The first byte of the head.
+    pub started: Instant,
+}
+
+/// What is found out about a request while it runs; the record is made from it.
+#[derive(Debug, Default)]
+pub struct Facts {
+    pub route: Option<Arc<RouteMetrics>>,
+    pub upstream: Option<Arc<UpstreamMetrics>>,
+    pub endpoint: Option<SocketAddr>,
+    pub client: Option<IpAddr>,
+    pub request_id: Option<RequestId>,
+    pub trace_id: Option<ids::Hex<32>>,
+    pub status: u16,
+    pub reason: Option<Reason>,
+    pub detail: Option<Box<str>>,
+    pub request_bytes: u64,
+    pub response_bytes: u64,
+    pub attempts: u32,
+    pub reused: bool,
+    pub timings: Timings,
+    pub upstream_started: Option<Instant>,
+}
+
+/// Buffers of one exchange, recycled by the worker thread (`workspace.rs`).
+#[derive(Debug, Default)]
+pub struct Workspace {
+    pub answer: ResponseHead,
+    /// The request as it goes to an HTTP/1 upstream.
+    pub out: Vec<u8>,
+    /// The normalised path.
+    pub path: Vec<u8>,
+    /// Path and query as they go to the upstream.
+    pub target: Vec<u8>,
+}
+
+/// How an exchange that was answered by an upstream (or by a `respond` route) went.
+#[derive(Debug)]
+pub enum Done {
+    Answered { complete: bool },
+    Switched,
+}
+
+impl Exchange<'_> {
+    /// Runs the exchange to its end and writes its record.
+    pub async fn run(mut self, mut source: Source<'_>, mut client: Client<'_>, switch: &mut Option<Switch>) -> After {
+        let mut work = super::workspace::take();
+        let mut facts = Facts::default();
+        let generation = self.proxy.generation();
+        let guard = self.in_flight_guard(&generation, &mut work, &mut facts);
+        let done = match guard {
+            Ok(matched) => {
+                self.serve_route(&generation, &matched, &mut source, &mut client, &mut work, &mut facts, switch).await
+            }
+            Err(failure) => Err(failure),
+        };
+        let after = self.conclude(done, &source, &mut client, &mut facts).await;
+        self.record(&mut facts, &work);
+        super::workspace::give(work);
+        after
+    }
+
+    /// Normalises the path, finds the route, and learns who asks.
+    fn in_flight_guard(
+        &mut self,
+        generation: &Generation,
+        work: &mut Workspace,
+        facts: &mut Facts,
+    ) -> Result<Matched, Failure> {
+        let proxies = self.connection.listener.trusted_proxies();
+        let peer = self.connection.peer.ip();
+        let trusted = forwarded::is_trusted(peer, proxies);
+        let client = forwarded::client_address(peer, proxies, &self.head.fields);
+        facts.client = Some(client);
+        facts.request_id = Some(prepare::request_id(&self.head.fields, trusted));
+        let path = path::normalise(self.head.path(), &mut work.path)
+            .map_err(|error| Failure::refused(Reason::BadRequest, error.detail()))?
+            .path(self.head.path(), &work.path);
+        match generation.router.find(self.head.method, self.head.host(), path, &self.head.fields) {
+            Found::Route(index, params) => {
+                let route = generation.routes[index].clone();
+                facts.route = Some(route.metrics.clone());
+                prepare::target(&route.route, self.head, path, &params, &mut work.target);
+                Ok(Matched { route, trusted, client })
+            }
+            Found::NoRoute => Err(Reason::NoRoute.into()),
+            Found::MethodNotAllowed { allow } => Err(Failure { allow: Some(allow), ..Reason::MethodNotAllowed.into() }),
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of one request, borrowed separately")]
+    async fn serve_route(
+        &mut self,
+        generation: &Arc<Generation>,
+        matched: &Matched,
+        source: &mut Source<'_>,
+        client: &mut Client<'_>,
+        work: &mut Workspace,
+        facts: &mut Facts,
+        switch: &mut Option<Switch>,
+    ) -> Result<Done, Failure> {
+        let route = &matched.route;
+        self.check_request(route, client)?;
+        let deadline = self.deadline(route, matched.trusted);
+        let live = Live::new(StageClock::new(self.started, deadline));
+        let permits = self.admit(route, matched, source, &live, facts).await?;
+        let done = match &route.route.action {
+            RouteAction::Respond { status, content_type, body } => {
+                respond_statically(*status, content_type, body, self.head, client, work, facts).await
+            }
+            RouteAction::Proxy { .. } => {
+                let upstream = route.upstream.as_ref().expect("a proxy route is built with its upstream");
+                prepare::forwarded_fields(self.head, self.connection, facts, &route.route);
+                let standing = route.route.rate_limit_headers.then(|| permits.standing.as_ref()).flatten();
+                let to = attempt::Destination {
+                    route: &route.route,
+                    upstream,
+                    listener: &self.connection.listener,
+                    live: &live,
+                    method: self.head.method,
+                    rate_fields: rate_fields(standing),
+                    draining: !self.proxy.lifecycle.keep_alive(),
+                };
+                let run = attempt::Run { to, request: self.head, timer: self.timer };
+                run.forward(source, client, work, facts, switch).await
+            }
+        };
+        facts.request_bytes = live.request_bytes.load(Ordering::Relaxed);
+        facts.response_bytes = facts.response_bytes.max(live.response_bytes.load(Ordering::Relaxed));
+        if let Some(switch) = switch {
+            // The permits of an upgraded connection are held as long as it lives.
+            switch.hold(permits, generation.clone());
+        }
+        if live.head_sent.load(Ordering::Relaxed)
+            && let Err(failure) = done
+        {
+            // Too late for another answer: the connection is broken so that no client takes a part for the whole.
+            facts.reason = Some(failure.reason);
+            facts.detail = failure.detail.map(|detail| detail.into());
+            return Ok(Done::Answered { complete: false });
+        }
+        done
+    }
+
+    /// What can be refused before anything is waited for.
+    fn check_request(&self, route: &RouteRuntime, client: &mut Client<'_>) -> Result<(), Failure> {
+        if let Body::Length(length) = self.head.framing()
+            && length > route.route.max_body_bytes
+        {
+            client.close_after();
+            return Err(Failure::refused(Reason::BodyTooLarge, "the body is larger than this route allows"));
+        }
+        Ok(())
+    }
+
+    /// The route's deadline, or the smaller one of a trusted client.
+    fn deadline(&self, route: &RouteRuntime, trusted: bool) -> Option<Instant> {
+        let own = match route.route.deadline {
+            Deadline::After(within) => Some(within),
+            Deadline::None => None,
+        };
+        let asked = if trusted { prepare::asked_deadline(&self.head.fields) } else { None };
+        let within = own.into_iter().chain(asked).min()?;
+        Some(self.started + within)
+    }
+
+    async fn admit(
+        &mut self,
+        route: &RouteRuntime,
+        matched: &Matched,
+        source: &mut Source<'_>,
+        live: &Live,
+        facts: &mut Facts,
+    ) -> Result<Permits, Failure> {
+        let deadline = live.clock.deadline();
+        let admitted = {
+            let lookup = HeadLookup(self.head);
+            let keys = RequestKeys { client: matched.client, lookup: &lookup };
+            match route.admission.try_admit(&keys, deadline) {
+                TryAdmit::Admitted(permits) => Ok(permits),
+                TryAdmit::Rejected(rejection) => Err(rejection),
+                TryAdmit::Wait(pending) => {
+                    live.clock.enter(Reason::DeadlineQueue);
+                    race(pending.wait(), source, live, self.timer).await?
+                }
+            }
+        };
+        match admitted {
+            Ok(permits) => {
+                facts.timings.rate_delay = permits.rate_delay;
+                facts.timings.queue = permits.queue;
+                Ok(permits)
+            }
+            Err(rejection) => {
+                facts.timings.rate_delay = rejection.rate_delay;
+                facts.timings.queue = rejection.queue;
+                Err(rejected(rejection, route.route.rate_limit_headers))
+            }
+        }
+    }
+
+    /// Answers what failed, and decides about the connection.
+    async fn conclude(
+        &mut self,
+        done: Result<Done, Failure>,
+        source: &Source<'_>,
+        client: &mut Client<'_>,
+        facts: &mut Facts,
+    ) -> After {
+        let body_read = source.is_done();
+        if !body_read || !self.proxy.lifecycle.keep_alive() {
+            client.close_after();
+        }
+        let complete = match done {
+            Ok(Done::Switched) => return After::Switched,
+            Ok(Done::Answered { complete }) => complete,
+            Err(failure) => self.answer_failure(failure, client, facts).await,
+        };
+        match (complete, client.keeps_alive() && body_read) {
+            (false, _) => After::Abort,
+            (true, true) => After::KeepAlive,
+            (true, false) => After::Close,
+        }
+    }
+
+    async fn answer_failure(&mut self, failure: Failure, client: &mut Client<'_>, facts: &mut Facts) -> bool {
+        facts.reason = Some(failure.reason);
+        facts.detail = failure.detail.as_deref().map(Into::into);
+        facts.status = failure.status();
+        if failure.reason == Reason::ClientGone {
+            return false;
+        }
+        // Whoever does not read even this keeps the connection no longer than the listener's write limit.
+        let limit = Instant::now() + self.connection.listener.timeouts().write;
+        let send = respond::send_failure(client, Some(self.head), facts.request_id.as_ref(), &failure);
+        let mut send = pin!(send);
+        let sent = poll_fn(|cx| {
+            if let Poll::Ready(sent) = send.as_mut().poll(cx) {
+                return Poll::Ready(sent.ok());
+            }
+            self.timer.poll_until(cx, limit).map(|()| None)
+        })
+        .await;
+        match sent {
+            Some((status, bytes)) => {
+                facts.status = status;
+                facts.response_bytes = bytes;
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn record(&self, facts: &mut Facts, work: &Workspace) {
+        let now = Instant::now();
+        facts.timings.total = now - self.started;
+        if let (Some(started), None) = (facts.upstream_started, facts.timings.upstream) {
+            facts.timings.upstream = Some(now - started);
+        }
+        let reason = facts.reason.unwrap_or(match facts.status {
+            500.. => Reason::Upstream5xx,
+            _ => Reason::Ok,
+        });
+        let target: &[u8] = if work.path.is_empty() { self.head.target() } else { &work.path };
+        let request_id = facts.request_id.take();
+        self.proxy.telemetry.finish(&RequestRecord {
+            route: facts.route.take().unwrap_or_else(|| self.proxy.unmatched.clone()),
+            upstream: facts.upstream.take(),
+            listener: self.connection.listener.name.clone(),
+            endpoint: facts.endpoint,
+            protocol: protocol(self.head.version),
+            method: self.head.method.as_str(),
+            host: self.head.host(),
+            target: &String::from_utf8_lossy(target),
+            client: facts.client.unwrap_or(self.connection.peer.ip()),
+            request_id: request_id.as_ref().map_or("", |id| id.as_str()),
+            trace_id: facts.trace_id.as_ref().map(ids::Hex::as_str),
+            status: facts.status,
+            reason,
+            detail: facts.detail.as_deref(),
+            request_bytes: facts.request_bytes,
+            response_bytes: facts.response_bytes,
+            attempts: facts.attempts,
+            reused: facts.reused,
+            timings: facts.timings,
+        });
+    }
+}
+
+pub const fn protocol(version: Version) -> Protocol {
+    match version {
+        Version::Http10 => Protocol::Http10,
+        Version::Http11 => Protocol::Http11,
+        Version::Http2 => Protocol::Http2,
+    }
+}
+
+/// A request that has found its route.
+pub struct Matched {
+    pub route: Arc<RouteRuntime>,
+    /// The peer is one of the listener's trusted proxies.
+    pub trusted: bool,
+    pub client: IpAddr,
+}
+
+struct HeadLookup<'a>(&'a RequestHead);
+
+impl KeyLookup for HeadLookup<'_> {
+    fn header(&self, name: &str) -> Option<&[u8]> {
+        self.0.fields.get_name(name)
+    }
+
+    fn query(&self, name: &str) -> Option<std::borrow::Cow<'_, [u8]>> {
+        path::query_value(self.0.query()?, name.as_bytes())
+    }
+}
+
+fn rejected(rejection: Rejection, with_fields: bool) -> Failure {
+    let standing = with_fields.then_some(rejection.standing.as_ref()).flatten();
+    Failure {
+        retry_after: rejection.retry_after,
+        rate_fields: rate_fields(standing).map(Box::new),
+        ..rejection.reason.into()
+    }
+}
+
+/// Waits for `work` while the client stays and the clock allows.
+pub async fn race<T>(
+    work: impl Future<Output = T>,
+    source: &mut Source<'_>,
+    live: &Live,
+    timer: &mut LazyTimer,
+) -> Result<T, Failure> {
+    let mut work = pin!(work);
+    poll_fn(|cx| {
+        if let Poll::Ready(done) = work.as_mut().poll(cx) {
+            return Poll::Ready(Ok(done));
+        }
+        if source.poll_gone(cx).is_ready() {
+            return Poll::Ready(Err(Reason::ClientGone.into()));
+        }
+        live.clock.poll_expired(cx, timer).map(|reason| Err(reason.into()))
+    })
+    .await
+}
+
+async fn respond_statically(
+    status: u16,
+    content_type: &str,
+    body: &str,
+    request: &RequestHead,
+    client: &mut Client<'_>,
+    work: &mut Workspace,
+    facts: &mut Facts,
+) -> Result<Done, Failure> {
+    work.answer.reset();
+    work.answer.status = status;
+    work.answer.fields.push_known(Known::ContentType, content_type.as_bytes());
+    if let Some(id) = &facts.request_id {
+        work.answer.fields.push_known(Known::XRequestId, id.as_str().as_bytes());
+    }
+    let length = ResponseBody::Length(body.len() as u64);
+    match respond::send(client, Some(request), &mut work.answer, length, body.as_bytes()).await {
+        Ok((status, bytes)) => {
+            facts.status = status;
+            facts.response_bytes = bytes;
+            // A status that the configuration asks for is no failure, whatever it is.
+            facts.reason = Some(Reason::Ok);
+            Ok(Done::Answered { complete: true })
+        }
+        Err(_) => Err(Reason::ClientGone.into()),
+    }
+}
+
+/// Polls both loops of one attempt and the clock until the answer is through or something ends it.
+pub async fn run_both<T>(
+    request: impl Future<Output = RequestEnd>,
+    answer: impl Future<Output = Result<T, AnswerStop>>,
+    live: &Live,
+    timer: &mut LazyTimer,
+    on_gone: ClientGone,
+) -> Result<T, Failure> {
+    let mut request = pin!(request);
+    let mut answer = pin!(answer);
+    let mut watching = true;
+    poll_fn(|cx| {
+        if watching && let Poll::Ready(end) = request.as_mut().poll(cx) {
+            watching = false;
+            match end {
+                // What the upstream works on may go on without the client, but only if it has the whole request.
+                RequestEnd::ClientGone
+                    if on_gone == ClientGone::Finish && live.request_sent.load(Ordering::Relaxed) => {}
+                RequestEnd::ClientGone => return Poll::Ready(Err(Reason::ClientGone.into())),
+                RequestEnd::Refused(reason, detail) => return Poll::Ready(Err(Failure::refused(reason, detail))),
+            }
+        }
+        if let Poll::Ready(done) = answer.as_mut().poll(cx) {
+            return Poll::Ready(done.map_err(|stop| match stop {
+                AnswerStop::ClientGone => Reason::ClientGone.into(),
+                AnswerStop::Upstream(reason, detail) => Failure::detailed(reason, detail),
+            }));
+        }
+        live.clock.poll_expired(cx, timer).map(|reason| Err(reason.into()))
+    })
+    .await
+}
+
+pub fn body_limits(connection: &crate::config::model::Listener, max_bytes: u64, first_byte: Duration) -> BodyLimits {
+    BodyLimits { max_bytes, timeout: connection.timeouts.body, min_rate: connection.min_body_rate, first_byte }
+}
+
+pub fn answer_limits(
+    connection: &crate::config::model::Listener,
+    between_bytes: Duration,
+    max_bytes: Option<u64>,
+) -> AnswerLimits {
+    AnswerLimits { between_bytes, client_write: connection.timeouts.write, max_bytes }
+}
+
+/// True for requests that may be sent again when a reused connection turns out to be dead.
+pub fn may_repeat(method: Method, body: Body) -> bool {
+    method.is_idempotent() && body == Body::None
+}

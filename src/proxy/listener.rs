@@ -1,0 +1,175 @@
+//! Accepting connections: limits, TLS, and which protocol is spoken.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use pingora::protocols::l4::stream::Stream as L4Stream;
+use pingora::protocols::{ALPN, Ssl, Stream};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::buffer::Buf;
+use super::generation::ListenerRuntime;
+use super::io::Io;
+use super::timer::LazyTimer;
+use super::{Counted, Proxy, http1, http2};
+
+/// Waiting time after a failed accept (no descriptors left): long enough not to spin, short enough to recover at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+/// What a client gets that would be one connection too many.
+const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\n\
+x-forebay-reason: too_many_connections\r\ncontent-length: 0\r\n\r\n";
+/// The first bytes of an HTTP/2 connection (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What every request of a connection has in common.
+pub struct ConnectionInfo {
+    pub listener: Arc<ListenerRuntime>,
+    pub peer: SocketAddr,
+    pub secure: bool,
+    /// When the connection has to end by its lifetime.
+    pub ends_at: Option<Instant>,
+}
+
+/// Accepts until `stop` is cancelled.
+pub async fn accept_loop(proxy: Arc<Proxy>, socket: TcpListener, name: Arc<str>, stop: CancellationToken) {
+    let socket = match socket.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(socket)) {
+        Ok(socket) => socket,
+        Err(error) => {
+            tracing::error!(listener = &*name, %error, "the listening socket cannot be used");
+            return;
+        }
+    };
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = socket.accept() => accepted,
+        };
+        // Settings of the listener may have changed with a reload since the last connection.
+        let Some(listener) = proxy.generation().listener(&name).cloned() else { return };
+        match accepted {
+            Ok((tcp, peer)) => {
+                listener.metrics.accepted.inc();
+                admit(&proxy, listener, tcp, peer);
+            }
+            Err(error) => {
+                listener.metrics.accept_errors.inc();
+                if is_about_one_connection(&error) {
+                    continue;
+                }
+                tracing::warn!(listener = &*name, %error, "accepting a connection failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// The peer gave up between the handshake and our accept; nothing is wrong here.
+fn is_about_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
+}
+
+fn admit(proxy: &Arc<Proxy>, listener: Arc<ListenerRuntime>, tcp: TcpStream, peer: SocketAddr) {
+    if listener.metrics.open.get() >= i64::try_from(listener.config.max_connections).unwrap_or(i64::MAX) {
+        listener.metrics.rejected.inc();
+        if listener.acceptor.is_none() {
+            // One write into an empty socket buffer: it either fits or the client learns by the close alone.
+            let _ = tcp.try_write(TOO_MANY);
+        }
+        return;
+    }
+    listener.metrics.open.inc();
+    let open = OpenConnection(listener.clone());
+    let proxy = proxy.clone();
+    // Ends with the connection, which is bounded by the head, idle and lifetime limits and by the deadlines.
+    proxy.tasks.clone().spawn("connection", async move {
+        let _open = open;
+        let _counted = Counted::new(&proxy.open_connections);
+        let _ = tcp.set_nodelay(true);
+        let ends_at = listener.timeouts().lifetime.map(|lifetime| Instant::now() + lifetime);
+        let secure = listener.acceptor.is_some();
+        let info = ConnectionInfo { listener, peer, secure, ends_at };
+        serve_connection(&proxy, info, tcp).await;
+    });
+}
+
+struct OpenConnection(Arc<ListenerRuntime>);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.metrics.open.dec();
+    }
+}
+
+async fn serve_connection(proxy: &Arc<Proxy>, info: ConnectionInfo, tcp: TcpStream) {
+    let plain = L4Stream::from(tcp);
+    let Some(acceptor) = info.listener.acceptor.clone() else {
+        return serve_plain(proxy, info, Box::new(plain)).await;
+    };
+    let limit = info.listener.timeouts().tls_handshake;
+    // Boxed: the handshake's state must not stay in the connection's future for its whole life.
+    let handshake = Box::pin(async move { tokio::time::timeout(limit, acceptor.tls_handshake(plain)).await });
+    match handshake.await {
+        Ok(Ok(stream)) => {
+            if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
+                Box::pin(http2::serve(proxy, info, Box::new(stream))).await;
+            } else {
+                http1::serve(proxy, info, Io::new(Box::new(stream)), Buf::default()).await;
+            }
+        }
+        Ok(Err(error)) => {
+            info.listener.metrics.tls_handshake_failures.inc();
+            tracing::debug!(peer = %info.peer, %error, "the TLS handshake failed");
+        }
+        Err(_) => {
+            info.listener.metrics.tls_handshake_failures.inc();
+            tracing::debug!(peer = %info.peer, "the TLS handshake took too long");
+        }
+    }
+}
+
+/// In the clear, HTTP/2 announces itself by its preface, of which no HTTP/1 request is a beginning.
+async fn serve_plain(proxy: &Arc<Proxy>, info: ConnectionInfo, stream: Stream) {
+    let io = Io::new(stream);
+    let mut buf = Buf::default();
+    if !info.listener.config.http2 {
+        return http1::serve(proxy, info, io, buf).await;
+    }
+    let limit = Instant::now() + info.listener.timeouts().idle;
+    let mut timer = LazyTimer::new(limit);
+    let mut limit = limit;
+    loop {
+        let read = poll_fn(|cx| {
+            if let Poll::Ready(read) = io.poll_first_read(cx, &mut buf) {
+                return Poll::Ready(read.ok());
+            }
+            timer.poll_until(cx, limit).map(|()| None)
+        });
+        match read.await {
+            Some(n) if n > 0 => {}
+            _ => return,
+        }
+        let seen = buf.len().min(PREFACE.len());
+        if buf.filled()[..seen] != PREFACE[..seen] {
+            return http1::serve(proxy, info, io, buf).await;
+        }
+        if seen == PREFACE.len() {
+            let Some(stream) = unread(io.into_stream(), buf.filled()) else { return };
+            return Box::pin(http2::serve(proxy, info, stream)).await;
+        }
+        limit = limit.min(Instant::now() + info.listener.timeouts().head);
+    }
+}
+
+/// Gives bytes back to a plain stream, to be read again.
+fn unread(stream: Stream, bytes: &[u8]) -> Option<Stream> {
+    let mut stream = stream.into_any().downcast::<L4Stream>().ok()?;
+    stream.rewind(bytes);
+    Some(stream)
+}

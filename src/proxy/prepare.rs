@@ -1,0 +1,222 @@
+//! What goes up and what comes down: targets, forwarding fields, ids, deadlines, and the route's header edits.
+//!
+//! The request's fields are rewritten once, before the first attempt. What differs from attempt to attempt (host,
+//! remaining time) is written next to them each time.
+
+use std::cell::RefCell;
+
+use pingora::http::RequestHeader;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+
+use super::exchange::Facts;
+use super::generation::{UpstreamRuntime, host_name};
+use super::listener::ConnectionInfo;
+use super::respond::Failure;
+use super::timer::StageClock;
+use crate::config::model::{HeaderEdits, HostPolicy, Route};
+use crate::deadline;
+use crate::limits::RateFields;
+use crate::message::forwarded::{self, Arrival};
+use crate::message::head::http2::to_http_request_parts;
+use crate::message::head::{Body, Fields, Known, RequestHead, write_request_head};
+use crate::message::hop::{Keep, strip_hop_by_hop};
+use crate::message::{grpc, ids};
+use crate::routing::{self, Params};
+use crate::telemetry::Reason;
+use crate::upstream::Endpoint;
+
+thread_local! {
+    /// Ids must not collide; nobody may rely on their being unpredictable, so the small generator will do.
+    static RNG: RefCell<SmallRng> = RefCell::new(SmallRng::from_os_rng());
+}
+
+fn with_rng<T>(f: impl FnOnce(&mut SmallRng) -> T) -> T {
+    RNG.with(|rng| f(&mut rng.borrow_mut()))
+}
+
+/// A request id of our own or of a trusted client's.
+#[derive(Debug, Clone)]
+pub enum RequestId {
+    Made(ids::Hex<32>),
+    Given(Box<str>),
+}
+
+impl RequestId {
+    pub fn as_str(&self) -> &str {
+        match self {
+            RequestId::Made(id) => id.as_str(),
+            RequestId::Given(id) => id,
+        }
+    }
+}
+
+/// The client's id when it can be believed and is safe to write everywhere; a new one otherwise.
+pub fn request_id(fields: &Fields, trusted: bool) -> RequestId {
+    let given = fields.get(Known::XRequestId).filter(|_| trusted).and_then(ids::valid_request_id);
+    match given {
+        Some(id) => RequestId::Given(id.into()),
+        None => RequestId::Made(with_rng(ids::new_request_id)),
+    }
+}
+
+/// Path and query for the upstream, from the normalised path.
+pub fn target(route: &Route, head: &RequestHead, path: &[u8], params: &Params, out: &mut Vec<u8>) {
+    if !routing::rewrite(&route.rewrite, &route.matches.path, params, path, out) {
+        out.clear();
+        out.extend_from_slice(path);
+    }
+    if let Some(query) = head.query() {
+        out.push(b'?');
+        out.extend_from_slice(query);
+    }
+}
+
+/// What a trusted client has left: the smaller of its deadline fields.
+pub fn asked_deadline(fields: &Fields) -> Option<std::time::Duration> {
+    let own = fields.get(Known::ForebayDeadline).and_then(deadline::parse_header);
+    let grpc = fields.get(Known::GrpcTimeout).and_then(grpc::parse_timeout);
+    own.into_iter().chain(grpc).min()
+}
+
+pub fn is_grpc(fields: &Fields) -> bool {
+    fields.get(Known::ContentType).is_some_and(grpc::is_grpc)
+}
+
+/// The protocol that may be switched to: asked for by the client and allowed by the route.
+pub fn upgrade(head: &RequestHead, route: &Route) -> Option<Box<[u8]>> {
+    let asked = head.upgrade()?;
+    let allowed = route.upgrades.protocols.iter().any(|protocol| protocol.as_bytes().eq_ignore_ascii_case(asked));
+    allowed.then(|| asked.into())
+}
+
+/// Rewrites the request's fields for the upstream.
+pub fn forwarded_fields(head: &mut RequestHead, connection: &ConnectionInfo, facts: &mut Facts, route: &Route) {
+    // gRPC servers refuse requests that do not promise to understand trailers.
+    let te_trailers = is_grpc(&head.fields);
+    strip_hop_by_hop(&mut head.fields, Keep { te_trailers });
+    let authority: Vec<u8> = head.authority().to_vec();
+    let fields = &mut head.fields;
+    let arrival = Arrival {
+        peer: connection.peer.ip(),
+        trusted: connection.listener.trusted_proxies(),
+        https: connection.secure,
+        authority: &authority,
+    };
+    forwarded::rewrite(fields, &arrival);
+    if let Some(id) = &facts.request_id {
+        fields.set_known(Known::XRequestId, id.as_str().as_bytes());
+    }
+    let trace = fields.get(Known::Traceparent).and_then(ids::Traceparent::parse);
+    let trace = match trace {
+        Some(parent) => with_rng(|rng| parent.child(rng)),
+        None => {
+            fields.remove(Known::Tracestate);
+            with_rng(|rng| ids::Traceparent::new(rng, false))
+        }
+    };
+    facts.trace_id = Some(trace.trace_id());
+    fields.remove(Known::Traceparent);
+    fields.push_with(Known::Traceparent, |out| trace.write(out));
+    fields.retain(|_, _, known| !matches!(known, Known::Expect | Known::ForebayDeadline | Known::GrpcTimeout));
+    edit(fields, &route.request_headers);
+}
+
+fn edit(fields: &mut Fields, edits: &HeaderEdits) {
+    for name in &edits.remove {
+        fields.remove_name(name);
+    }
+    for (name, value) in &edits.set {
+        fields.set(name, value.reveal().as_bytes());
+    }
+    for (name, value) in &edits.add {
+        fields.push(name.as_bytes(), value.reveal().as_bytes());
+    }
+}
+
+/// Rewrites the answer's fields for the client.
+pub fn answer_fields(fields: &mut Fields, route: &Route, facts: &Facts, rate: Option<&RateFields>) {
+    edit(fields, &route.response_headers);
+    if let Some(id) = &facts.request_id {
+        fields.set_known(Known::XRequestId, id.as_str().as_bytes());
+    }
+    if let Some(rate) = rate {
+        fields.set("ratelimit-policy", rate.policy.as_bytes());
+        fields.set("ratelimit", rate.rate_limit.as_bytes());
+    }
+}
+
+/// What the upstream sees as `Host`.
+fn host(head: &RequestHead, route: &Route, endpoint: &Endpoint, out: &mut Vec<u8>) {
+    match &route.host {
+        HostPolicy::Preserve if !head.authority().is_empty() => out.extend_from_slice(head.authority()),
+        HostPolicy::Set(host) => out.extend_from_slice(host.as_bytes()),
+        HostPolicy::Preserve | HostPolicy::Upstream => {
+            let name = host_name(endpoint);
+            if name.contains(':') {
+                out.extend_from_slice(format!("[{name}]:{}", endpoint.address.port()).as_bytes());
+            } else {
+                out.extend_from_slice(format!("{name}:{}", endpoint.address.port()).as_bytes());
+            }
+        }
+    }
+}
+
+/// Puts what is left of the deadline into the fields: for gRPC in its own field, too.
+fn write_deadline(fields: &mut Fields, clock: &StageClock) {
+    fields.retain(|_, _, known| !matches!(known, Known::ForebayDeadline | Known::GrpcTimeout));
+    if let Some(remaining) = clock.remaining() {
+        fields.push_with(Known::ForebayDeadline, |out| deadline::write_header(out, remaining));
+        if is_grpc(fields) {
+            fields.push_with(Known::GrpcTimeout, |out| grpc::write_timeout(out, remaining));
+        }
+    }
+}
+
+/// The request as it goes to an HTTP/1 upstream. The end of the empty line is the end of `out`.
+pub fn write_http1(
+    out: &mut Vec<u8>,
+    head: &mut RequestHead,
+    route: &Route,
+    endpoint: &Endpoint,
+    target: &[u8],
+    upgrade: Option<&[u8]>,
+    clock: &StageClock,
+) {
+    write_deadline(&mut head.fields, clock);
+    if let Some(protocol) = upgrade {
+        head.fields.set_known(Known::Connection, b"upgrade");
+        head.fields.set_known(Known::Upgrade, protocol);
+    }
+    let body = head.framing();
+    match &route.host {
+        // The usual case copies no host.
+        HostPolicy::Preserve if !head.authority().is_empty() => {
+            write_request_head(out, head.method, target, head.authority(), &head.fields, body);
+        }
+        _ => {
+            let mut name = Vec::new();
+            host(head, route, endpoint, &mut name);
+            write_request_head(out, head.method, target, &name, &head.fields, body);
+        }
+    }
+}
+
+/// The request as it goes to an HTTP/2 upstream.
+pub fn http2_header(
+    head: &mut RequestHead,
+    route: &Route,
+    upstream: &UpstreamRuntime,
+    endpoint: &Endpoint,
+    target: &[u8],
+    clock: &StageClock,
+) -> Result<RequestHeader, Failure> {
+    write_deadline(&mut head.fields, clock);
+    let mut authority = Vec::new();
+    host(head, route, endpoint, &mut authority);
+    let scheme = if upstream.config.tls.is_some() { http::uri::Scheme::HTTPS } else { http::uri::Scheme::HTTP };
+    let body: Body = head.framing();
+    let parts = to_http_request_parts(head.method, scheme, &authority, target, &head.fields, body)
+        .map_err(|error| Failure::refused(Reason::BadRequest, error.detail()))?;
+    Ok(parts.into())
+}

@@ -1,0 +1,162 @@
+//! What chance decides about one request.
+//!
+//! Pure: a draw is a function of the seed, the upstream's name and the number of the request, never of the order in
+//! which threads ask. Two runs of the same seed see the same latencies, which makes them comparable (common random
+//! numbers), and one request can be explained afterwards.
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::settings::{FaultKind, Latency, Upstream};
+
+/// What one request meets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Draw {
+    pub latency: Duration,
+    pub status: StatusCode,
+    pub fault: Option<FaultKind>,
+}
+
+/// Each decision draws from a stream of its own, so that adding an error to a configuration leaves the latencies of
+/// all requests as they were.
+#[derive(Clone, Copy)]
+enum Stream {
+    Latency = 1,
+    Status = 2,
+    Fault = 3,
+}
+
+/// The draw for request number `n` (from 0) at `upstream`.
+pub fn draw(seed: u64, upstream: &Upstream, n: u64) -> Draw {
+    let unit = |stream| unit_interval(word(seed, &upstream.name, n, stream));
+    Draw {
+        latency: latency(upstream.latency, unit(Stream::Latency)),
+        status: choose(unit(Stream::Status), upstream.errors.iter().copied()).unwrap_or(upstream.status),
+        fault: choose(unit(Stream::Fault), upstream.faults.iter().map(|fault| (fault.kind, fault.probability))),
+    }
+}
+
+/// The value at `quantile` of a latency distribution.
+fn latency(distribution: Latency, quantile: f64) -> Duration {
+    match distribution {
+        Latency::Fixed(latency) => latency,
+        Latency::Uniform { min, max } => min + (max - min).mul_f64(quantile),
+    }
+}
+
+/// The first choice whose cumulated probability lies above `quantile`.
+fn choose<T>(quantile: f64, choices: impl Iterator<Item = (T, f64)>) -> Option<T> {
+    let mut cumulated = 0.0;
+    for (choice, probability) in choices {
+        cumulated += probability;
+        if quantile < cumulated {
+            return Some(choice);
+        }
+    }
+    None
+}
+
+/// 64 bits for one decision about one request.
+fn word(seed: u64, upstream: &str, n: u64, stream: Stream) -> u64 {
+    [fnv1a(upstream), n, stream as u64].into_iter().fold(split_mix(seed), |state, part| split_mix(state ^ part))
+}
+
+/// One step of SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", OOPSLA 2014): a
+/// bijection whose output passes BigCrush on a counter, in a few multiplications.
+fn split_mix(state: u64) -> u64 {
+    let z = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+/// FNV-1a, 64 bits: stable over processes and versions, unlike the standard library's hasher.
+fn fnv1a(text: &str) -> u64 {
+    text.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3))
+}
+
+/// The upper 53 bits as a number in `[0, 1)`, each of them equally likely.
+fn unit_interval(word: u64) -> f64 {
+    (word >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simulate::settings::Fault;
+
+    const DRAWS: u64 = 100_000;
+
+    fn noisy() -> Upstream {
+        Upstream {
+            latency: Latency::Uniform { min: Duration::from_millis(100), max: Duration::from_millis(300) },
+            errors: vec![(StatusCode::INTERNAL_SERVER_ERROR, 0.3), (StatusCode::BAD_GATEWAY, 0.1)],
+            faults: vec![Fault { kind: FaultKind::Truncate, probability: 0.05 }],
+            ..Upstream::new("noisy")
+        }
+    }
+
+    #[test]
+    fn the_same_number_draws_the_same_in_any_order() {
+        let upstream = noisy();
+
+        let forwards: Vec<Draw> = (0..1000).map(|n| draw(1, &upstream, n)).collect();
+        let mut backwards: Vec<Draw> = (0..1000).rev().map(|n| draw(1, &upstream, n)).collect();
+        backwards.reverse();
+
+        assert_eq!(forwards, backwards);
+    }
+
+    #[test]
+    fn seed_and_name_change_the_draws() {
+        let upstream = noisy();
+        let renamed = Upstream { name: "other".to_owned(), ..noisy() };
+        let latencies = |seed, upstream| (0..16).map(|n| draw(seed, upstream, n).latency).collect::<Vec<_>>();
+
+        assert_ne!(latencies(1, &upstream), latencies(2, &upstream));
+        assert_ne!(latencies(1, &upstream), latencies(1, &renamed));
+    }
+
+    #[test]
+    fn an_added_error_leaves_the_latencies_as_they_were() {
+        let without = Upstream { errors: Vec::new(), ..noisy() };
+
+        assert!((0..1000).all(|n| draw(5, &noisy(), n).latency == draw(5, &without, n).latency));
+    }
+
+    #[test]
+    fn uniform_latencies_follow_their_distribution() {
+        let upstream = noisy();
+        let mut values: Vec<f64> = (0..DRAWS).map(|n| draw(3, &upstream, n).latency.as_secs_f64()).collect();
+        values.sort_by(f64::total_cmp);
+
+        // Dvoretzky-Kiefer-Wolfowitz: beyond this distance with probability 1e-6; the seed is fixed besides.
+        let bound = ((2.0_f64 / 1e-6).ln() / (2.0 * DRAWS as f64)).sqrt();
+        let distance = values
+            .iter()
+            .enumerate()
+            .map(|(rank, value)| ((value - 0.1) / 0.2 - rank as f64 / DRAWS as f64).abs())
+            .fold(0.0, f64::max);
+        assert!(distance < bound, "{distance} is not below {bound}");
+    }
+
+    #[test]
+    fn errors_and_faults_come_as_often_as_configured() {
+        let upstream = noisy();
+        let share =
+            |is: &dyn Fn(Draw) -> bool| (0..DRAWS).filter(|n| is(draw(9, &upstream, *n))).count() as f64 / DRAWS as f64;
+
+        assert!((share(&|d| d.status == StatusCode::INTERNAL_SERVER_ERROR) - 0.3).abs() < 0.01);
+        assert!((share(&|d| d.status == StatusCode::BAD_GATEWAY) - 0.1).abs() < 0.01);
+        assert!((share(&|d| d.status == StatusCode::OK) - 0.6).abs() < 0.01);
+        assert!((share(&|d| d.fault == Some(FaultKind::Truncate)) - 0.05).abs() < 0.01);
+    }
+
+    #[test]
+    fn the_generator_gives_the_published_numbers() {
+        // The first output of SplitMix64 for seed 0, as in the reference implementation (Vigna, splitmix64.c).
+        assert_eq!(split_mix(0), 0xE220_A839_7B1D_CDAF);
+        assert_eq!(fnv1a("a"), 0xAF63_DC4C_8601_EC8C);
+    }
+}

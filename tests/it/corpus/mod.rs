@@ -1,0 +1,98 @@
+//! The fuzz corpora as ordinary tests, and a list of requests that are known to be used for smuggling.
+
+use std::path::Path;
+
+use forebay::fuzzing;
+use forebay::message::RequestHead;
+use forebay::message::head::{HeadLimits, Parsed, parse_request};
+
+/// Runs one fuzz check over its committed seeds.
+fn run(target: &str, check: fn(&[u8])) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let mut count = 0;
+    for entry in std::fs::read_dir(&folder).expect("the corpus is committed") {
+        let path = entry.expect("readable").path();
+        check(&std::fs::read(&path).expect("readable"));
+        count += 1;
+    }
+    assert!(count > 3, "{target} has only {count} seeds");
+}
+
+#[test]
+fn paths_of_the_corpus_hold() {
+    run("path", fuzzing::path);
+}
+
+#[test]
+fn request_heads_of_the_corpus_hold() {
+    run("request_head", fuzzing::request_head);
+}
+
+#[test]
+fn http2_heads_of_the_corpus_hold() {
+    run("http2_head", fuzzing::http2_head);
+}
+
+#[test]
+fn response_heads_of_the_corpus_hold() {
+    run("response_head", fuzzing::response_head);
+}
+
+#[test]
+fn chunked_bodies_of_the_corpus_hold() {
+    run("chunked", fuzzing::chunked);
+}
+
+#[test]
+fn forwarding_fields_of_the_corpus_hold() {
+    run("forwarded", fuzzing::forwarded);
+}
+
+#[test]
+fn configurations_of_the_corpus_hold() {
+    run("config", fuzzing::config);
+}
+
+/// Every line of `smuggling.txt` is a status and a head, with `\r \n \0 \t \\ \xNN` as escapes.
+#[test]
+fn every_smuggling_attempt_is_refused() {
+    for (number, line) in include_str!("smuggling.txt").lines().enumerate() {
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let (status, head) = line.split_once(' ').expect("a status and a head");
+        let bytes = unescape(head);
+
+        let result = parse_request(&bytes, &HeadLimits::default(), &mut RequestHead::default());
+
+        let refused = result.map_err(|error| error.status());
+        let expected = match status {
+            "ok" => Ok(Parsed::Complete { head_len: bytes.len() }),
+            status => Err(status.parse::<u16>().expect("a status")),
+        };
+        assert_eq!(refused, expected, "line {}: {head}", number + 1);
+    }
+}
+
+fn unescape(text: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        let (byte, after) = match (first, tail) {
+            (b'\\', [b'r', after @ ..]) => (b'\r', after),
+            (b'\\', [b'n', after @ ..]) => (b'\n', after),
+            (b'\\', [b't', after @ ..]) => (b'\t', after),
+            (b'\\', [b'0', after @ ..]) => (0, after),
+            (b'\\', [b'\\', after @ ..]) => (b'\\', after),
+            (b'\\', [b'x', high, low, after @ ..]) => {
+                let digits = [*high, *low];
+                let digits = std::str::from_utf8(&digits).expect("hexadecimal digits");
+                (u8::from_str_radix(digits, 16).expect("hexadecimal digits"), after)
+            }
+            _ => (*first, tail),
+        };
+        out.push(byte);
+        rest = after;
+    }
+    out
+}

@@ -1,0 +1,178 @@
+//! What the commands print and how they end.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+const GOOD: &str = "\
+[upstream.users]
+endpoints = [\"127.0.0.1:9001\"]
+
+[route.users]
+path = \"/users/{id}\"
+upstream = \"users\"
+";
+
+struct Folder(TempDir);
+
+impl Folder {
+    fn with(text: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        std::fs::write(folder.path().join("forebay.toml"), text).expect("written");
+        Self(folder)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.path().join("forebay.toml")
+    }
+
+    /// Runs a command in this folder.
+    fn forebay(&self, arguments: &str) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
+        command.args(arguments.split_whitespace()).current_dir(self.0.path()).env("NO_COLOR", "1");
+        command.output().expect("the binary runs")
+    }
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().expect("it ended by itself")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_good_file_is_checked_with_exit_code_0() {
+    let output = Folder::with(GOOD).forebay("check");
+
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert!(stdout(&output).contains("no mistakes; routes: 1, upstreams: 1"), "{}", stdout(&output));
+}
+
+#[test]
+fn every_mistake_is_reported_with_its_line_and_exit_code_78() {
+    let folder =
+        Folder::with(&format!("{GOOD}deadlin = \"3s\"\n\n[route.orders]\npath = \"/orders\"\nupstream = \"user\"\n"));
+    for command in ["check", "run"] {
+        let output = folder.forebay(command);
+
+        let report = stderr(&output);
+        assert_eq!(code(&output), 78, "forebay {command}: {report}");
+        for part in ["forebay.toml:7", "deadlin = \"3s\"", "^", "deadline", "forebay.toml:11", "users"] {
+            assert!(report.contains(part), "forebay {command} does not say {part}:\n{report}");
+        }
+    }
+}
+
+#[test]
+fn the_same_mistake_has_the_same_words_in_check_and_run() {
+    let folder = Folder::with("[listener]\naddress = \"localhost\"\n");
+
+    assert_eq!(stderr(&folder.forebay("check")), stderr(&folder.forebay("run")));
+}
+
+#[test]
+fn a_missing_file_is_a_bad_configuration() {
+    let output = Folder::with(GOOD).forebay("check -c missing.toml");
+
+    assert_eq!(code(&output), 78);
+    assert!(stderr(&output).contains("missing.toml"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_wrong_log_filter_is_a_bad_configuration() {
+    let output = Folder::with("[log]\nlevel = \"forebay=loud\"\n").forebay("check");
+
+    assert_eq!(code(&output), 78);
+    assert!(stderr(&output).contains("forebay=loud"), "{}", stderr(&output));
+}
+
+#[test]
+fn wrong_usage_is_64_and_help_is_0() {
+    let folder = Folder::with(GOOD);
+    for (arguments, expected) in [("--help", 0), ("run --help", 0), ("--version", 0), ("version", 0), ("schema", 0)] {
+        let output = folder.forebay(arguments);
+        assert_eq!(code(&output), expected, "forebay {arguments}");
+        assert!(!output.stdout.is_empty(), "forebay {arguments} prints to stdout");
+    }
+    for arguments in ["", "frobnicate", "run --frobnicate", "explain GET", "healthcheck --timeout soon"] {
+        let output = folder.forebay(arguments);
+        assert_eq!(code(&output), 64, "forebay {arguments}");
+        assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "forebay {arguments} prints to stderr");
+    }
+}
+
+#[test]
+fn explain_names_the_route_and_the_lines() {
+    let output = Folder::with(GOOD).forebay("explain GET /users/7");
+
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert!(stdout(&output).contains("users") && stdout(&output).contains("deadline"), "{}", stdout(&output));
+}
+
+#[test]
+fn the_effective_configuration_hides_secrets() {
+    let folder = Folder::with(GOOD);
+    std::fs::write(folder.0.path().join("token"), "t0p-secret-token").expect("written");
+    let text = format!("{GOOD}\n[admin]\ntoken = {{ file = \"token\" }}\n");
+    std::fs::write(folder.file(), text).expect("written");
+
+    let output = folder.forebay("check --effective");
+
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let shown: serde_json::Value = serde_json::from_str(&stdout(&output)).expect("JSON");
+    assert!(shown.is_object());
+    assert!(!stdout(&output).contains("t0p-secret-token"));
+}
+
+#[test]
+fn the_schema_is_json_and_the_metrics_are_a_table() {
+    let folder = Folder::with(GOOD);
+
+    let schema: serde_json::Value = serde_json::from_str(&stdout(&folder.forebay("schema"))).expect("JSON");
+    assert!(schema["properties"]["route"].is_object());
+
+    let metrics = stdout(&folder.forebay("metrics --markdown"));
+    assert!(metrics.contains("| `forebay_requests_total` |"), "{metrics}");
+}
+
+#[test]
+fn a_health_check_of_nobody_fails_in_one_line() {
+    // Bound and not listening to HTTP: connecting works, an answer never comes.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let silent = silent.local_addr().expect("an address");
+    let folder = Folder::with(&format!("{GOOD}\n[admin]\naddress = \"127.0.0.1:1\"\n"));
+    let asked = [
+        "healthcheck".to_owned(),
+        "healthcheck --url https://127.0.0.1:1/".to_owned(),
+        "healthcheck -c missing.toml".to_owned(),
+        format!("healthcheck --timeout 100ms --url http://{silent}/readyz"),
+    ];
+    for arguments in asked {
+        let output = folder.forebay(&arguments);
+        assert_eq!(code(&output), 1, "forebay {arguments}: {}", stderr(&output));
+        assert!(stderr(&output).starts_with("forebay: "), "forebay {arguments}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_port_in_use_is_a_runtime_failure_that_says_what_to_do() {
+    let holder = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = holder.local_addr().expect("an address");
+    let folder =
+        Folder::with(&format!("[admin]\naddress = \"127.0.0.1:0\"\n[listener]\naddress = \"{address}\"\n{GOOD}"));
+
+    let output = folder.forebay("run");
+
+    assert_eq!(code(&output), 1);
+    let message = stderr(&output);
+    assert!(message.contains(&format!("cannot listen on {address} (main): ")), "{message}");
+    assert!(message.contains("ss -ltnp"), "{message}");
+}

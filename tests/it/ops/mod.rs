@@ -1,0 +1,5 @@
+//! Operations: the command line and its exit codes, start and stop, reload, the admin listener, hand-over; all with
+//! the real binary.
+
+mod command_line;
+mod process;
