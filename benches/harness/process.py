@@ -92,10 +92,15 @@ class Server:
     def stop(self, patience_seconds=0.5):
         """SIGTERM, then SIGKILL for what is left; only ever the pids of this tree."""
         pids = self.pids()
-        self.process.terminate()
-        try:
-            self.process.wait(patience_seconds)
-        except subprocess.TimeoutExpired:
+        deadline = time.monotonic() + patience_seconds
+        while self.process.poll() is None and time.monotonic() < deadline:
+            # Again after a while: nginx under valgrind may look for the signal just before it arrives, and then sleep.
+            self.process.terminate()
+            try:
+                self.process.wait(min(5.0, patience_seconds))
+            except subprocess.TimeoutExpired:
+                continue
+        if self.process.poll() is None:
             for pid in pids:
                 try:
                     os.kill(pid, signal.SIGKILL)
