@@ -7,9 +7,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::advance;
 
-use super::super::testing::{
-    BY_CLIENT, client, client_limit_metrics, in_flight, limiter, queue_metrics, rate,
-};
+use super::super::testing::{BY_CLIENT, client, client_limit_metrics, in_flight, limiter, queue_metrics, rate};
 use super::super::{RateLimiters, Seed};
 use super::*;
 use crate::config::model::{ClientInFlight, QueueOrder, RateMode};

@@ -170,7 +170,9 @@ impl Builder<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{BY_CLIENT, client_limit_metrics, config, in_flight, limiter_metrics, queue_metrics, rate, route};
+    use super::super::testing::{
+        BY_CLIENT, client_limit_metrics, config, in_flight, limiter_metrics, queue_metrics, rate, route,
+    };
     use super::*;
     use crate::config::model::QueueOrder;
     use std::time::Duration;

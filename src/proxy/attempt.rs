@@ -5,6 +5,7 @@
 //! out to be closed before a byte of the answer came (then once on a new one, for idempotent requests without a body;
 //! RFC 9112 §9.3.1).
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -348,7 +349,7 @@ impl Destination<'_> {
                     Err(error) => return Err(refused(error)),
                 }
             }
-            let read = connection.io.read(buf).await;
+            let read = poll_fn(|cx| connection.io.poll_first_read(cx, buf)).await;
             let nothing_yet = buf.is_empty() && interim == 0;
             match read {
                 Ok(0) => {

@@ -21,7 +21,7 @@ use super::prepare::RequestId;
 use super::relay::{AnswerLimits, AnswerStop, BodyLimits, Live, RequestEnd};
 use super::respond::{self, Failure};
 use super::timer::{LazyTimer, StageClock};
-use super::upgrade::Switch;
+use super::upgrade::{Switch, TunnelEnd};
 use super::{Proxy, attempt, prepare};
 use crate::config::model::{ClientGone, Deadline, RouteAction};
 use crate::limits::{KeyLookup, Permits, Rejection, RequestKeys, TryAdmit, rate_fields};
@@ -29,7 +29,7 @@ use crate::message::head::{Body, Known, Method, RequestHead, ResponseBody, Respo
 use crate::message::{forwarded, ids, path};
 use crate::routing::Found;
 use crate::telemetry::metrics::{RouteMetrics, UpstreamMetrics};
-use crate::telemetry::{Protocol, Reason, RequestRecord, Timings};
+use crate::telemetry::{InFlightGuard, Protocol, Reason, RequestRecord, Timings};
 
 /// What becomes of the connection after an exchange.
 #[derive(Debug)]
@@ -58,6 +58,7 @@ pub struct Exchange<'c> {
 #[derive(Debug, Default)]
 pub struct Facts {
     pub route: Option<Arc<RouteMetrics>>,
+    pub in_flight: Option<InFlightGuard>,
     pub upstream: Option<Arc<UpstreamMetrics>>,
     pub endpoint: Option<SocketAddr>,
     pub client: Option<IpAddr>,
@@ -95,25 +96,28 @@ pub enum Done {
 
 impl Exchange<'_> {
     /// Runs the exchange to its end and writes its record.
-    pub async fn run(mut self, mut source: Source<'_>, mut client: Client<'_>, switch: &mut Option<Switch>) -> After {
+    pub async fn run(mut self, mut source: Source<'_>, mut client: Client<'_>) -> After {
         let mut work = super::workspace::take();
         let mut facts = Facts::default();
         let generation = self.proxy.generation();
-        let guard = self.in_flight_guard(&generation, &mut work, &mut facts);
-        let done = match guard {
+        let mut switch = None;
+        let done = match self.find_route(&generation, &mut work, &mut facts) {
             Ok(matched) => {
-                self.serve_route(&generation, &matched, &mut source, &mut client, &mut work, &mut facts, switch).await
+                self.serve_route(&matched, &mut source, &mut client, &mut work, &mut facts, &mut switch).await
             }
             Err(failure) => Err(failure),
         };
         let after = self.conclude(done, &source, &mut client, &mut facts).await;
+        if let Some(switch) = switch {
+            self.tunnel(switch, source, &mut facts).await;
+        }
         self.record(&mut facts, &work);
         super::workspace::give(work);
         after
     }
 
     /// Normalises the path, finds the route, and learns who asks.
-    fn in_flight_guard(
+    fn find_route(
         &mut self,
         generation: &Generation,
         work: &mut Workspace,
@@ -132,6 +136,7 @@ impl Exchange<'_> {
             Found::Route(index, params) => {
                 let route = generation.routes[index].clone();
                 facts.route = Some(route.metrics.clone());
+                facts.in_flight = Some(route.metrics.in_flight.guard(self.started));
                 prepare::target(&route.route, self.head, path, &params, &mut work.target);
                 Ok(Matched { route, trusted, client })
             }
@@ -140,10 +145,8 @@ impl Exchange<'_> {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of one request, borrowed separately")]
     async fn serve_route(
         &mut self,
-        generation: &Arc<Generation>,
         matched: &Matched,
         source: &mut Source<'_>,
         client: &mut Client<'_>,
@@ -163,7 +166,7 @@ impl Exchange<'_> {
             RouteAction::Proxy { .. } => {
                 let upstream = route.upstream.as_ref().expect("a proxy route is built with its upstream");
                 prepare::forwarded_fields(self.head, self.connection, facts, &route.route);
-                let standing = route.route.rate_limit_headers.then(|| permits.standing.as_ref()).flatten();
+                let standing = route.route.rate_limit_headers.then_some(permits.standing.as_ref()).flatten();
                 let to = attempt::Destination {
                     route: &route.route,
                     upstream,
@@ -181,7 +184,7 @@ impl Exchange<'_> {
         facts.response_bytes = facts.response_bytes.max(live.response_bytes.load(Ordering::Relaxed));
         if let Some(switch) = switch {
             // The permits of an upgraded connection are held as long as it lives.
-            switch.hold(permits, generation.clone());
+            switch.hold(permits);
         }
         if live.head_sent.load(Ordering::Relaxed)
             && let Err(failure) = done
@@ -251,6 +254,18 @@ impl Exchange<'_> {
         }
     }
 
+    /// After a 101: the request lasts, and holds its permits, until the upgraded connection ends.
+    async fn tunnel(&mut self, switch: Switch, source: Source<'_>, facts: &mut Facts) {
+        let Source::Http1(source) = source else { return };
+        let (io, buf) = source.into_parts();
+        let moved = switch.run(io, buf, self.timer).await;
+        facts.request_bytes += moved.up;
+        facts.response_bytes += moved.down;
+        if moved.end == TunnelEnd::Idle {
+            facts.reason = Some(Reason::UpgradeIdle);
+        }
+    }
+
     /// Answers what failed, and decides about the connection.
     async fn conclude(
         &mut self,
@@ -306,6 +321,9 @@ impl Exchange<'_> {
     fn record(&self, facts: &mut Facts, work: &Workspace) {
         let now = Instant::now();
         facts.timings.total = now - self.started;
+        if let Some(in_flight) = facts.in_flight.take() {
+            in_flight.leave(now);
+        }
         if let (Some(started), None) = (facts.upstream_started, facts.timings.upstream) {
             facts.timings.upstream = Some(now - started);
         }

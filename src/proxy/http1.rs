@@ -19,7 +19,6 @@ use super::io::Io;
 use super::listener::ConnectionInfo;
 use super::respond::{self, Failure};
 use super::timer::LazyTimer;
-use super::upgrade::TunnelEnd;
 use super::{Counted, Proxy};
 use crate::message::head::{HeadError, Parsed, RequestHead, Version, parse_request};
 use crate::shutdown::Phase;
@@ -97,17 +96,7 @@ impl Connection<'_> {
         let source = Source::Http1(Http1Source::of_request(io, buf, body));
         let client = Client::Http1(Http1Client { io, out: &mut out, version, keep_alive });
         let exchange = Exchange { proxy, connection: info, head: &mut head, timer, started };
-        let mut switch = None;
-        let after = exchange.run(source, client, &mut switch).await;
-        if let Some(switch) = switch {
-            match switch.run(&self.io, &mut self.buf, &mut self.timer).await {
-                TunnelEnd::Closed => {}
-                TunnelEnd::Idle => {
-                    tracing::debug!(peer = %self.info.peer, "an upgraded connection was idle for too long")
-                }
-            }
-        }
-        after
+        exchange.run(source, client).await
     }
 
     /// Reads until the head is complete; false when the client left before it was.

@@ -113,8 +113,15 @@ pub async fn serve(proxy: &Arc<Proxy>, info: ConnectionInfo, stream: Stream) {
     }
 }
 
+/// A request stream as h2 gives it.
+type Accepted = (http::Request<RecvStream>, SendResponse<Bytes>);
+
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives for one turn of the loop, and the large variant is the usual one"
+)]
 enum Next {
-    Accepted(Option<Result<(http::Request<RecvStream>, SendResponse<Bytes>), h2::Error>>),
+    Accepted(Option<Result<Accepted, h2::Error>>),
     Leave,
     Time,
 }
@@ -189,5 +196,5 @@ async fn serve_stream(
     let exchange = Exchange { proxy, connection: info, head: &mut head, timer: &mut timer, started };
     // HTTP/2 knows no 101, so nothing can switch; what `After` says about a connection is about HTTP/1. A stream that
     // was not answered completely is reset when its halves are dropped.
-    exchange.run(source, client, &mut None).await;
+    exchange.run(source, client).await;
 }

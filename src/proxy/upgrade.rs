@@ -2,14 +2,12 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::buffer::Buf;
-use super::generation::Generation;
 use super::io::Io;
 use super::timer::LazyTimer;
 use crate::limits::Permits;
@@ -21,7 +19,7 @@ pub struct Switch {
     /// What the upstream sent behind its 101.
     buf: Buf,
     idle_timeout: Duration,
-    held: Option<(Permits, Arc<Generation>)>,
+    held: Option<Permits>,
 }
 
 /// How an upgraded connection ended.
@@ -38,16 +36,16 @@ impl Switch {
     }
 
     /// Keeps the request's permits until the connection ends.
-    pub fn hold(&mut self, permits: Permits, generation: Arc<Generation>) {
-        self.held = Some((permits, generation));
+    pub fn hold(&mut self, permits: Permits) {
+        self.held = Some(permits);
     }
 
     /// Moves bytes until the end. `buf` holds what the client sent behind its request.
-    pub async fn run(mut self, client: &Io, buf: &mut Buf, timer: &mut LazyTimer) -> TunnelEnd {
+    pub async fn run(mut self, client: &Io, buf: &mut Buf, timer: &mut LazyTimer) -> Moved {
         let mut up = Direction::default();
         let mut down = Direction::default();
         let mut active = Instant::now();
-        poll_fn(|cx| {
+        let end = poll_fn(|cx| {
             let moved_up = up.poll(cx, client, buf, &self.io);
             let moved_down = down.poll(cx, &self.io, &mut self.buf, client);
             match (moved_up, moved_down) {
@@ -60,12 +58,23 @@ impl Switch {
             }
             timer.poll_until(cx, active + self.idle_timeout).map(|()| TunnelEnd::Idle)
         })
-        .await
+        .await;
+        Moved { up: up.bytes, down: down.bytes, end }
     }
+}
+
+/// What went through an upgraded connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Moved {
+    /// From the client.
+    pub up: u64,
+    pub down: u64,
+    pub end: TunnelEnd,
 }
 
 #[derive(Debug, Default)]
 struct Direction {
+    bytes: u64,
     /// The sender has closed, and the receiver has been told so.
     closed: bool,
     ended: bool,
@@ -91,6 +100,7 @@ impl Direction {
         if !buf.is_empty() {
             let n = ready!(to.poll_write(cx, buf.filled(), &[]))?;
             buf.consume(n);
+            self.bytes += n as u64;
             return Poll::Ready(Ok(true));
         }
         ready!(to.poll_flush(cx))?;

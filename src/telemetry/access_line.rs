@@ -42,14 +42,14 @@ fn write_subject(out: &mut Vec<u8>, record: &RequestRecord) {
     out.push(b'"');
     write_address(out, record.client);
     out.push(b'"');
-    text(out, "method", cut(&record.method, MAX_METHOD));
-    text(out, "host", cut(&record.host, MAX_HOST));
-    text(out, "path", cut(&record.target, MAX_TARGET));
+    text(out, "method", cut(record.method, MAX_METHOD));
+    text(out, "host", cut(record.host, MAX_HOST));
+    text(out, "path", cut(record.target, MAX_TARGET));
     if record.target.len() > MAX_TARGET {
         // Says that the path was cut, and how long it was.
         number(out, "path_bytes", record.target.len() as u64);
     }
-    text(out, "request_id", cut(&record.request_id, MAX_ID));
+    text(out, "request_id", cut(record.request_id, MAX_ID));
     if let Some(trace_id) = &record.trace_id {
         text(out, "trace_id", cut(trace_id, MAX_ID));
     }

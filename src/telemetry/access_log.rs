@@ -163,7 +163,7 @@ impl AccessLog {
         if !self.0.enabled.load(Ordering::Relaxed) {
             return;
         }
-        if record.reason == Reason::Ok && !self.0.samples(&record.request_id) {
+        if record.reason == Reason::Ok && !self.0.samples(record.request_id) {
             self.0.counters.sampled_out.inc();
             return;
         }

@@ -90,7 +90,7 @@ impl RouteMetrics {
     pub(super) fn finish(&self, record: &RequestRecord, at: SystemTime) {
         self.reasons.inc(record.reason.index());
         self.codes.inc(code_class(record.status));
-        self.methods.inc(method_index(&record.method));
+        self.methods.inc(method_index(record.method));
         let timings = &record.timings;
         match &record.trace_id {
             Some(trace_id) => self.duration.observe_with_trace(timings.total, trace_id, at),

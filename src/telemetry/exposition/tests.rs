@@ -110,7 +110,7 @@ fn busy() -> std::sync::Arc<Telemetry> {
     telemetry.finish_at(&record, UNIX_EPOCH + Duration::from_millis(1_700_000_000_125));
     record.reason = Reason::DeadlineFirstByte;
     record.status = 504;
-    record.method = "BREW".into();
+    record.method = "BREW";
     telemetry.finish_at(&record, SystemTime::UNIX_EPOCH);
     telemetry.upstream("u").attempt(Reason::Ok, Duration::from_millis(20), None, Some(Duration::from_micros(80)));
     telemetry.queue("upstream", "u").waited(Duration::ZERO);
