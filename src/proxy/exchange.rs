@@ -29,7 +29,7 @@ use crate::limits::{KeyLookup, Permits, Rejection, RequestKeys, TryAdmit, rate_f
 use crate::message::head::{Body, Known, Method, RequestHead, ResponseBody, Version};
 use crate::message::{forwarded, ids, path};
 use crate::routing::Found;
-use crate::telemetry::metrics::{RouteMetrics, UpstreamMetrics};
+use crate::telemetry::metrics::{DetachedMetrics, RouteMetrics, UpstreamMetrics};
 use crate::telemetry::{InFlightGuard, Protocol, Reason, RequestRecord, Timings};
 
 /// What becomes of the connection after an exchange.
@@ -155,6 +155,7 @@ impl Exchange<'_> {
                     method: self.head.method,
                     rate_fields: rate_fields(standing),
                     draining: !self.proxy.lifecycle.keep_alive(),
+                    detached: &self.proxy.telemetry.detached,
                 };
                 let run = attempt::Run { to, request: self.head, timer: self.timer };
                 run.forward(source, client, self.work, facts, switch).await
@@ -429,20 +430,28 @@ pub async fn run_both<T>(
     live: &Live,
     timer: &mut LazyTimer,
     on_gone: ClientGone,
+    detached: &DetachedMetrics,
 ) -> Result<T, Failure> {
     let mut request = pin!(request);
     let mut answer = pin!(answer);
     let mut watching = true;
-    poll_fn(|cx| {
+    let mut alone = None;
+    let result = poll_fn(|cx| {
         if watching && let Poll::Ready(end) = request.as_mut().poll(cx) {
             watching = false;
             match end {
                 // What the upstream works on may go on without the client, but only if it has the whole request.
                 RequestEnd::ClientGone
-                    if on_gone == ClientGone::Finish && live.request_sent.load(Ordering::Relaxed) => {}
+                    if on_gone == ClientGone::Finish && live.request_sent.load(Ordering::Relaxed) =>
+                {
+                    live.client_gone.store(true, Ordering::Relaxed);
+                }
                 RequestEnd::ClientGone => return Poll::Ready(Err(Reason::ClientGone.into())),
                 RequestEnd::Refused(reason, detail) => return Poll::Ready(Err(Failure::refused(reason, detail))),
             }
+        }
+        if live.client_gone.load(Ordering::Relaxed) {
+            alone.get_or_insert_with(|| detached.begin());
         }
         if let Poll::Ready(done) = answer.as_mut().poll(cx) {
             return Poll::Ready(done.map_err(|stop| match stop {
@@ -452,7 +461,11 @@ pub async fn run_both<T>(
         }
         live.clock.poll_expired(cx, timer).map(|reason| Err(reason.into()))
     })
-    .await
+    .await;
+    if let (Some(alone), Ok(_)) = (alone, &result) {
+        alone.finished();
+    }
+    result
 }
 
 pub fn body_limits(connection: &crate::config::model::Listener, max_bytes: u64, first_byte: Duration) -> BodyLimits {

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::endpoints::{Endpoint, EndpointSet};
 use crate::config::model::HealthCheck;
+use crate::telemetry::metrics::UpstreamMetrics;
 
 /// Probes of one upstream that run at once.
 const CONCURRENT_PROBES: usize = 16;
@@ -154,7 +155,7 @@ fn probe_request(endpoint: &Endpoint, path: &str, http2: bool) -> Result<Request
 
 /// Probes every endpoint of `set` each interval until `stop`. The jitter of ±10 % keeps many proxies from asking at once.
 pub(super) async fn run(
-    upstream: Arc<str>,
+    metrics: Arc<UpstreamMetrics>,
     set: Arc<EndpointSet>,
     check: HealthCheck,
     probe: Arc<dyn Probe>,
@@ -164,19 +165,21 @@ pub(super) async fn run(
     let rounds = async {
         loop {
             let next = Instant::now() + check.interval.mul_f64(rng.random_range(0.9..1.1));
-            round(&upstream, &set, &check, &*probe).await;
+            round(&metrics, &set, &check, &*probe).await;
             sleep_until(next).await;
         }
     };
     stop.run_until_cancelled(rounds).await;
 }
 
-async fn round(upstream: &str, set: &EndpointSet, check: &HealthCheck, probe: &dyn Probe) {
+async fn round(metrics: &UpstreamMetrics, set: &EndpointSet, check: &HealthCheck, probe: &dyn Probe) {
     let endpoints = set.endpoints();
     let probes = stream::iter(&endpoints).for_each_concurrent(CONCURRENT_PROBES, |endpoint| async move {
         let outcome = ask(endpoint, check, probe).await;
+        let counter = if outcome.is_ok() { &metrics.health_checks_passed } else { &metrics.health_checks_failed };
+        counter.inc();
         let transition = set.probed(endpoint, outcome.is_ok(), check);
-        report(upstream, endpoint, transition, outcome.err());
+        report(&metrics.name, endpoint, transition, outcome.err());
     });
     probes.await;
 }
