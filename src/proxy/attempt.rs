@@ -220,7 +220,7 @@ impl Run<'_> {
             &self.to.live.clock,
         );
         let framing = if body == Body::Chunked { Framing::Chunked } else { Framing::Length };
-        let interim = if self.request.expects_continue() { client.interim_io() } else { None };
+        let interim = self.request.expects_continue().then(|| client.interim());
         let mut buf = Buf::default();
         let dead = AtomicBool::new(false);
 
@@ -300,7 +300,7 @@ impl Run<'_> {
             _ => Sink::Discard,
         };
         let limits = body_limits(&self.to.listener.config, self.to.route.max_body_bytes, self.to.timeouts().first_byte);
-        let interim = if self.request.expects_continue() { client.interim_io() } else { None };
+        let interim = self.request.expects_continue().then(|| client.interim());
         let answer = &mut work.answer;
         let sending = send_request(source, &mut request_sink, self.to.live, limits, interim);
         let relaying = async {

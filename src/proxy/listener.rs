@@ -37,6 +37,15 @@ pub struct ConnectionInfo {
     pub ends_at: Option<Instant>,
 }
 
+impl ConnectionInfo {
+    /// How long a new connection may be silent. It has not been used yet, so the idle time between two requests is not
+    /// meant for it; a longer head limit does not keep it beyond that either.
+    pub fn first_head(&self) -> Duration {
+        let timeouts = self.listener.timeouts();
+        timeouts.head.min(timeouts.idle)
+    }
+}
+
 /// Accepts until `stop` is cancelled.
 pub async fn accept_loop(proxy: Arc<Proxy>, socket: TcpListener, name: Arc<str>, stop: CancellationToken) {
     let socket = match socket.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(socket)) {
@@ -146,9 +155,8 @@ async fn serve_plain(proxy: &Arc<Proxy>, info: ConnectionInfo, stream: Stream) {
     if !info.listener.config.http2 {
         return http1::serve(proxy, info, io, buf).await;
     }
-    let limit = Instant::now() + info.listener.timeouts().idle;
+    let limit = Instant::now() + info.first_head();
     let mut timer = LazyTimer::new(limit);
-    let mut limit = limit;
     loop {
         let read = poll_fn(|cx| {
             if let Poll::Ready(read) = io.poll_first_read(cx, &mut buf) {
@@ -168,7 +176,6 @@ async fn serve_plain(proxy: &Arc<Proxy>, info: ConnectionInfo, stream: Stream) {
             let Some(stream) = unread(io.into_stream(), buf.filled()) else { return };
             return Box::pin(http2::serve(proxy, info, stream)).await;
         }
-        limit = limit.min(Instant::now() + info.listener.timeouts().head);
     }
 }
 

@@ -19,6 +19,7 @@ use crate::deadline;
 use crate::limits::RateFields;
 use crate::message::forwarded::{self, Arrival};
 use crate::message::head::http2::to_http_request_parts;
+use crate::message::head::rules::list;
 use crate::message::head::{Body, Fields, Known, RequestHead, write_request_head};
 use crate::message::hop::{Keep, strip_hop_by_hop};
 use crate::message::{grpc, ids};
@@ -83,11 +84,19 @@ pub fn is_grpc(fields: &Fields) -> bool {
     fields.get(Known::ContentType).is_some_and(grpc::is_grpc)
 }
 
-/// The protocol that may be switched to: asked for by the client and allowed by the route.
+/// The protocol that may be switched to: the first that the client asks for and the route allows. None for a request
+/// with a body: what is left of its framing would be taken for bytes of the other protocol.
 pub fn upgrade(head: &RequestHead, route: &Route) -> Option<Box<[u8]>> {
-    let asked = head.upgrade()?;
-    let allowed = route.upgrades.protocols.iter().any(|protocol| protocol.as_bytes().eq_ignore_ascii_case(asked));
-    allowed.then(|| asked.into())
+    if !matches!(head.framing(), Body::None | Body::Length(0)) {
+        return None;
+    }
+    let allowed = |asked: &&[u8]| route.upgrades.protocols.iter().any(|p| p.as_bytes().eq_ignore_ascii_case(asked));
+    list(head.upgrade()?).find(allowed).map(Into::into)
+}
+
+/// True when this protocol is in the list of an `Upgrade` field.
+pub fn names(upgrade: &[u8], protocol: &[u8]) -> bool {
+    list(upgrade).any(|asked| asked.eq_ignore_ascii_case(protocol))
 }
 
 /// Rewrites the request's fields for the upstream.
