@@ -5,6 +5,7 @@
 //! out to be closed before a byte of the answer came (then once on a new one, for idempotent requests without a body;
 //! RFC 9112 §9.3.1).
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +17,7 @@ use super::body::{Http1Source, Http2Answer, Source};
 use super::buffer::Buf;
 use super::client::Client;
 use super::connector::{Connection, Http1Connection};
-use super::exchange::{Done, Facts, Workspace, answer_limits, body_limits, may_repeat, race, run_both};
+use super::exchange::{Done, Facts, answer_limits, body_limits, may_repeat, race, run_both};
 use super::generation::{ListenerRuntime, UpstreamRuntime};
 use super::prepare;
 use super::relay::{AnswerLimits, AnswerStop, Live, pump_answer, send_request};
@@ -24,6 +25,7 @@ use super::respond::Failure;
 use super::sink::{Framing, Http1Sink, Http2Sink, Sink};
 use super::timer::LazyTimer;
 use super::upgrade::Switch;
+use super::workspace::Workspace;
 use crate::config::model::{ClientGone, Route};
 use crate::limits::RateFields;
 use crate::message::head::{Body, HeadLimits, Method, Parsed, RequestHead, ResponseBody, ResponseHead, parse_response};
@@ -222,7 +224,7 @@ impl Run<'_> {
             &self.to.live.clock,
         );
         let framing = if body == Body::Chunked { Framing::Chunked } else { Framing::Length };
-        let interim = if self.request.expects_continue() { client.interim_io() } else { None };
+        let interim = self.request.expects_continue().then(|| client.interim());
         let mut buf = Buf::default();
         let dead = AtomicBool::new(false);
 
@@ -302,7 +304,7 @@ impl Run<'_> {
             _ => Sink::Discard,
         };
         let limits = body_limits(&self.to.listener.config, self.to.route.max_body_bytes, self.to.timeouts().first_byte);
-        let interim = if self.request.expects_continue() { client.interim_io() } else { None };
+        let interim = self.request.expects_continue().then(|| client.interim());
         let answer = &mut work.answer;
         let sending = send_request(source, &mut request_sink, self.to.live, limits, interim);
         let relaying = async {
@@ -370,7 +372,7 @@ impl Destination<'_> {
                     Err(error) => return Err(refused(error)),
                 }
             }
-            let read = connection.io.read(buf).await;
+            let read = poll_fn(|cx| connection.io.poll_first_read(cx, buf)).await;
             let nothing_yet = buf.is_empty() && interim == 0;
             match read {
                 Ok(0) => {

@@ -192,7 +192,9 @@ impl Connector {
             UpstreamProtocol::Auto => ALPN::H2H1,
         };
         peer.options.custom_l4 = Some(Arc::new(Connected(Mutex::new(Some(tcp)))));
-        transport.new_stream(&peer).await.map_err(|error| ConnectError {
+        // Boxed, as is the handshake of HTTP/2: pingora's state for them is large, rare, and would otherwise be part of
+        // every request's future (measured: 20 KB copied for each request).
+        Box::pin(transport.new_stream(&peer)).await.map_err(|error| ConnectError {
             reason: Reason::TlsFailed,
             detail: format!("TLS with {address} as {server_name}: {error}"),
         })
@@ -212,7 +214,7 @@ impl Connector {
         settings.stream_window_size = Some(HTTP2_STREAM_WINDOW);
         settings.connection_window_size = Some(HTTP2_CONNECTION_WINDOW);
         settings.ping_interval = Some(Duration::from_secs(15));
-        let connection = handshake(stream, settings).await.map_err(|error| ConnectError {
+        let connection = Box::pin(handshake(stream, settings)).await.map_err(|error| ConnectError {
             reason: Reason::ConnectFailed,
             detail: format!("HTTP/2 with {address}: {error}"),
         })?;

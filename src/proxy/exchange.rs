@@ -20,12 +20,13 @@ use super::listener::ConnectionInfo;
 use super::prepare::RequestId;
 use super::relay::{AnswerLimits, AnswerStop, BodyLimits, Live, RequestEnd};
 use super::respond::{self, Failure};
-use super::timer::{LazyTimer, StageClock};
+use super::timer::{LazyTimer, StageClock, until};
 use super::upgrade::{Switch, TunnelEnd};
+use super::workspace::Workspace;
 use super::{Proxy, attempt, prepare};
 use crate::config::model::{ClientGone, Deadline, RouteAction};
 use crate::limits::{KeyLookup, Permits, Rejection, RequestKeys, TryAdmit, rate_fields};
-use crate::message::head::{Body, Known, Method, RequestHead, ResponseBody, ResponseHead, Version};
+use crate::message::head::{Body, Known, Method, RequestHead, ResponseBody, Version};
 use crate::message::{forwarded, ids, path};
 use crate::routing::Found;
 use crate::telemetry::metrics::{DetachedMetrics, RouteMetrics, UpstreamMetrics};
@@ -49,6 +50,7 @@ pub struct Exchange<'c> {
     pub proxy: &'c Arc<Proxy>,
     pub connection: &'c ConnectionInfo,
     pub head: &'c mut RequestHead,
+    pub work: &'c mut Workspace,
     pub timer: &'c mut LazyTimer,
     /// The first byte of the head.
     pub started: Instant,
@@ -75,18 +77,6 @@ pub struct Facts {
     pub upstream_started: Option<Instant>,
 }
 
-/// Buffers of one exchange, recycled by the worker thread (`workspace.rs`).
-#[derive(Debug, Default)]
-pub struct Workspace {
-    pub answer: ResponseHead,
-    /// The request as it goes to an HTTP/1 upstream.
-    pub out: Vec<u8>,
-    /// The normalised path.
-    pub path: Vec<u8>,
-    /// Path and query as they go to the upstream.
-    pub target: Vec<u8>,
-}
-
 /// How an exchange that was answered by an upstream (or by a `respond` route) went.
 #[derive(Debug)]
 pub enum Done {
@@ -97,47 +87,42 @@ pub enum Done {
 impl Exchange<'_> {
     /// Runs the exchange to its end and writes its record.
     pub async fn run(mut self, mut source: Source<'_>, mut client: Client<'_>) -> After {
-        let mut work = super::workspace::take();
         let mut facts = Facts::default();
         let generation = self.proxy.generation();
         let mut switch = None;
-        let done = match self.find_route(&generation, &mut work, &mut facts) {
-            Ok(matched) => {
-                self.serve_route(&matched, &mut source, &mut client, &mut work, &mut facts, &mut switch).await
+        let done = if self.head.is_asterisk() {
+            self.respond((200, "", ""), &source, &mut client, &mut facts).await
+        } else {
+            match self.find_route(&generation, &mut facts) {
+                Ok(matched) => self.serve_route(&matched, &mut source, &mut client, &mut facts, &mut switch).await,
+                Err(failure) => Err(failure),
             }
-            Err(failure) => Err(failure),
         };
         let after = self.conclude(done, &source, &mut client, &mut facts).await;
         if let Some(switch) = switch {
             self.tunnel(switch, source, &mut facts).await;
         }
-        self.record(&mut facts, &work);
-        super::workspace::give(work);
+        self.record(&mut facts);
         after
     }
 
     /// Normalises the path, finds the route, and learns who asks.
-    fn find_route(
-        &mut self,
-        generation: &Generation,
-        work: &mut Workspace,
-        facts: &mut Facts,
-    ) -> Result<Matched, Failure> {
+    fn find_route(&mut self, generation: &Generation, facts: &mut Facts) -> Result<Matched, Failure> {
         let proxies = self.connection.listener.trusted_proxies();
         let peer = self.connection.peer.ip();
         let trusted = forwarded::is_trusted(peer, proxies);
         let client = forwarded::client_address(peer, proxies, &self.head.fields);
         facts.client = Some(client);
         facts.request_id = Some(prepare::request_id(&self.head.fields, trusted));
-        let path = path::normalise(self.head.path(), &mut work.path)
+        let path = path::normalise(self.head.path(), &mut self.work.path)
             .map_err(|error| Failure::refused(Reason::BadRequest, error.detail()))?
-            .path(self.head.path(), &work.path);
+            .path(self.head.path(), &self.work.path);
         match generation.router.find(self.head.method, self.head.host(), path, &self.head.fields) {
             Found::Route(index, params) => {
                 let route = generation.routes[index].clone();
                 facts.route = Some(route.metrics.clone());
                 facts.in_flight = Some(route.metrics.in_flight.guard(self.started));
-                prepare::target(&route.route, self.head, path, &params, &mut work.target);
+                prepare::target(&route.route, self.head, path, &params, &mut self.work.target);
                 Ok(Matched { route, trusted, client })
             }
             Found::NoRoute => Err(Reason::NoRoute.into()),
@@ -150,7 +135,6 @@ impl Exchange<'_> {
         matched: &Matched,
         source: &mut Source<'_>,
         client: &mut Client<'_>,
-        work: &mut Workspace,
         facts: &mut Facts,
         switch: &mut Option<Switch>,
     ) -> Result<Done, Failure> {
@@ -161,11 +145,11 @@ impl Exchange<'_> {
         let permits = self.admit(route, matched, source, &live, facts).await?;
         let done = match &route.route.action {
             RouteAction::Respond { status, content_type, body } => {
-                respond_statically(*status, content_type, body, self.head, client, work, facts).await
+                self.respond((*status, content_type, body), source, client, facts).await
             }
             RouteAction::Proxy { .. } => {
                 let upstream = route.upstream.as_ref().expect("a proxy route is built with its upstream");
-                prepare::forwarded_fields(self.head, self.connection, facts, &route.route);
+                prepare::forwarded_fields(self.head, self.connection, facts, &route.route, &mut self.work.authority);
                 let standing = route.route.rate_limit_headers.then_some(permits.standing.as_ref()).flatten();
                 let to = attempt::Destination {
                     route: &route.route,
@@ -178,7 +162,7 @@ impl Exchange<'_> {
                     detached: &self.proxy.telemetry.detached,
                 };
                 let run = attempt::Run { to, request: self.head, timer: self.timer };
-                run.forward(source, client, work, facts, switch).await
+                run.forward(source, client, self.work, facts, switch).await
             }
         };
         facts.request_bytes = live.request_bytes.load(Ordering::Relaxed);
@@ -205,6 +189,13 @@ impl Exchange<'_> {
         {
             client.close_after();
             return Err(Failure::refused(Reason::BodyTooLarge, "the body is larger than this route allows"));
+        }
+        let websocket = self.head.upgrade().is_some_and(|asked| prepare::names(asked, b"websocket"));
+        if websocket && route.upstream.is_some() && prepare::upgrade(self.head, &route.route).is_none() {
+            // Other protocols that a route does not list are simply not offered to the upstream, and the client gets an
+            // ordinary answer (RFC 9110 §7.8): clients ask for `h2c` with every request. A WebSocket handshake has no
+            // use for an ordinary answer, and nobody would learn why it failed.
+            return Err(Failure::refused(Reason::UpgradeRefused, "websocket is not among the upgrades of this route"));
         }
         Ok(())
     }
@@ -255,6 +246,43 @@ impl Exchange<'_> {
         }
     }
 
+    /// An answer of our own: of a `respond` route, or to `OPTIONS *`, which asks about the server and not for a route.
+    async fn respond(
+        &mut self,
+        (status, content_type, body): (u16, &str, &str),
+        source: &Source<'_>,
+        client: &mut Client<'_>,
+        facts: &mut Facts,
+    ) -> Result<Done, Failure> {
+        self.work.answer.reset();
+        self.work.answer.status = status;
+        if !body.is_empty() {
+            self.work.answer.fields.push_known(Known::ContentType, content_type.as_bytes());
+        }
+        if let Some(id) = &facts.request_id {
+            self.work.answer.fields.push_known(Known::XRequestId, id.as_str().as_bytes());
+        }
+        if !source.is_done() || !self.proxy.lifecycle.keep_alive() {
+            client.close_after();
+        }
+        facts.status = status;
+        // A status that the configuration asks for is no failure, whatever it is.
+        facts.reason = Some(Reason::Ok);
+        let length = ResponseBody::Length(body.len() as u64);
+        let send = respond::send(client, Some(self.head), &mut self.work.answer, length, body.as_bytes());
+        let limit = Instant::now() + self.connection.listener.timeouts().write;
+        match until(limit, self.timer, send).await {
+            Some(Ok((_, bytes))) => {
+                facts.response_bytes = bytes;
+                Ok(Done::Answered { complete: true })
+            }
+            stopped => {
+                facts.reason = Some(if stopped.is_some() { Reason::ClientGone } else { Reason::WriteTimeout });
+                Ok(Done::Answered { complete: false })
+            }
+        }
+    }
+
     /// After a 101: the request lasts, and holds its permits, until the upgraded connection ends.
     async fn tunnel(&mut self, switch: Switch, source: Source<'_>, facts: &mut Facts) {
         let Source::Http1(source) = source else { return };
@@ -301,15 +329,7 @@ impl Exchange<'_> {
         // Whoever does not read even this keeps the connection no longer than the listener's write limit.
         let limit = Instant::now() + self.connection.listener.timeouts().write;
         let send = respond::send_failure(client, Some(self.head), facts.request_id.as_ref(), &failure);
-        let mut send = pin!(send);
-        let sent = poll_fn(|cx| {
-            if let Poll::Ready(sent) = send.as_mut().poll(cx) {
-                return Poll::Ready(sent.ok());
-            }
-            self.timer.poll_until(cx, limit).map(|()| None)
-        })
-        .await;
-        match sent {
+        match until(limit, self.timer, send).await.and_then(Result::ok) {
             Some((status, bytes)) => {
                 facts.status = status;
                 facts.response_bytes = bytes;
@@ -319,7 +339,7 @@ impl Exchange<'_> {
         }
     }
 
-    fn record(&self, facts: &mut Facts, work: &Workspace) {
+    fn record(&self, facts: &mut Facts) {
         let now = Instant::now();
         facts.timings.total = now - self.started;
         if let Some(in_flight) = facts.in_flight.take() {
@@ -332,7 +352,7 @@ impl Exchange<'_> {
             500.. => Reason::Upstream5xx,
             _ => Reason::Ok,
         });
-        let target: &[u8] = if work.path.is_empty() { self.head.target() } else { &work.path };
+        let target: &[u8] = if self.work.path.is_empty() { self.head.target() } else { &self.work.path };
         let request_id = facts.request_id.take();
         self.proxy.telemetry.finish(&RequestRecord {
             route: facts.route.take().unwrap_or_else(|| self.proxy.unmatched.clone()),
@@ -413,34 +433,6 @@ pub async fn race<T>(
         live.clock.poll_expired(cx, timer).map(|reason| Err(reason.into()))
     })
     .await
-}
-
-async fn respond_statically(
-    status: u16,
-    content_type: &str,
-    body: &str,
-    request: &RequestHead,
-    client: &mut Client<'_>,
-    work: &mut Workspace,
-    facts: &mut Facts,
-) -> Result<Done, Failure> {
-    work.answer.reset();
-    work.answer.status = status;
-    work.answer.fields.push_known(Known::ContentType, content_type.as_bytes());
-    if let Some(id) = &facts.request_id {
-        work.answer.fields.push_known(Known::XRequestId, id.as_str().as_bytes());
-    }
-    let length = ResponseBody::Length(body.len() as u64);
-    match respond::send(client, Some(request), &mut work.answer, length, body.as_bytes()).await {
-        Ok((status, bytes)) => {
-            facts.status = status;
-            facts.response_bytes = bytes;
-            // A status that the configuration asks for is no failure, whatever it is.
-            facts.reason = Some(Reason::Ok);
-            Ok(Done::Answered { complete: true })
-        }
-        Err(_) => Err(Reason::ClientGone.into()),
-    }
 }
 
 /// Polls both loops of one attempt and the clock until the answer is through or something ends it.

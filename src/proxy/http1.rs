@@ -18,7 +18,8 @@ use super::exchange::{After, Exchange, protocol};
 use super::io::Io;
 use super::listener::ConnectionInfo;
 use super::respond::{self, Failure};
-use super::timer::LazyTimer;
+use super::timer::{LazyTimer, until};
+use super::workspace::{Desk, Lent};
 use super::{Counted, Proxy};
 use crate::message::head::{HeadError, Parsed, RequestHead, Version, parse_request};
 use crate::shutdown::Phase;
@@ -54,7 +55,7 @@ pub async fn serve(proxy: &Arc<Proxy>, info: ConnectionInfo, io: Io, buf: Buf) {
             After::Abort | After::Switched => return,
         }
     }
-    let _ = poll_fn(|cx| connection.io.poll_shutdown(cx)).await;
+    connection.close().await;
 }
 
 impl Connection<'_> {
@@ -63,7 +64,8 @@ impl Connection<'_> {
         if !self.buf.is_empty() {
             return true;
         }
-        let limit = Instant::now() + self.info.listener.timeouts().idle;
+        let idle = if self.requests == 0 { self.info.first_head() } else { self.info.listener.timeouts().idle };
+        let limit = Instant::now() + idle;
         let limit = self.info.ends_at.map_or(limit, |ends_at| limit.min(ends_at));
         poll_fn(|cx| {
             if let Poll::Ready(read) = self.io.poll_first_read(cx, &mut self.buf) {
@@ -80,22 +82,22 @@ impl Connection<'_> {
     async fn serve_one(&mut self) -> After {
         let _counted = Counted::new(&self.proxy.open_requests);
         let started = Instant::now();
-        let mut head = RequestHead::default();
-        match self.read_head(&mut head, started).await {
+        let mut desk = Lent::new();
+        let Desk { head, out, work } = &mut *desk;
+        match self.read_head(head, started).await {
             Ok(true) => {}
             Ok(false) => return After::Abort,
-            Err(failure) => return self.refuse(&head, failure, started).await,
+            Err(failure) => return self.refuse(head, failure, started).await,
         }
         let keep_alive = head.keep_alive()
             && self.requests < self.info.listener.config.max_requests_per_connection
             && self.info.ends_at.is_none_or(|ends_at| started < ends_at);
-        let mut out = Vec::new();
         let version = head.version;
         let body = head.framing();
         let Self { proxy, info, io, buf, timer, .. } = self;
         let source = Source::Http1(Http1Source::of_request(io, buf, body));
-        let client = Client::Http1(Http1Client { io, out: &mut out, version, keep_alive });
-        let exchange = Exchange { proxy, connection: info, head: &mut head, timer, started };
+        let client = Client::Http1(Http1Client { io, out, version, keep_alive });
+        let exchange = Exchange { proxy, connection: info, head, work, timer, started };
         exchange.run(source, client).await
     }
 
@@ -132,12 +134,8 @@ impl Connection<'_> {
         let http1 = Http1Client { io: &self.io, out: &mut out, version: Version::Http11, keep_alive: false };
         let mut client = Client::Http1(http1);
         let limit = Instant::now() + self.info.listener.timeouts().write;
-        let mut send = pin!(respond::send_failure(&mut client, None, None, &failure));
-        let sent = poll_fn(|cx| match send.as_mut().poll(cx) {
-            Poll::Ready(sent) => Poll::Ready(sent.ok()),
-            Poll::Pending => self.timer.poll_until(cx, limit).map(|()| None),
-        })
-        .await;
+        let send = respond::send_failure(&mut client, None, None, &failure);
+        let sent = until(limit, &mut self.timer, send).await.and_then(Result::ok);
         let total = started.elapsed();
         self.proxy.telemetry.finish(&RequestRecord {
             route: self.proxy.unmatched.clone(),
@@ -163,8 +161,15 @@ impl Connection<'_> {
         if sent.is_some() { After::Close } else { After::Abort }
     }
 
+    /// Closes our side; false when that did not work. Under TLS this writes, for which a client that does not read must
+    /// not make us wait for ever.
+    async fn close(&mut self) -> bool {
+        let shutdown = poll_fn(|cx| self.io.poll_shutdown(cx));
+        until(Instant::now() + LINGER, &mut self.timer, shutdown).await.is_some_and(|closed| closed.is_ok())
+    }
+
     async fn linger(mut self) {
-        if poll_fn(|cx| self.io.poll_shutdown(cx)).await.is_err() {
+        if !self.close().await {
             return;
         }
         let limit = Instant::now() + LINGER;

@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::body::{BodyError, Source, fill};
-use super::io::Io;
+use super::client::Interim;
 use super::sink::Sink;
 use super::timer::StageClock;
 use crate::telemetry::Reason;
@@ -95,7 +95,7 @@ pub async fn send_request(
     sink: &mut Sink<'_>,
     live: &Live,
     limits: BodyLimits,
-    interim: Option<&Io>,
+    interim: Option<Interim<'_>>,
 ) -> RequestEnd {
     if let Err(end) = pump_request(source, sink, live, limits, interim).await {
         match end {
@@ -119,13 +119,13 @@ async fn pump_request(
     sink: &mut Sink<'_>,
     live: &Live,
     limits: BodyLimits,
-    interim: Option<&Io>,
+    interim: Option<Interim<'_>>,
 ) -> Result<(), Stop> {
     live.clock.enter(Reason::DeadlineRequest);
     if !source.is_done() {
-        if let Some(io) = interim {
+        if let Some(interim) = interim {
             // Asked for by `Expect`: the client sends its body only now that somebody will read it.
-            let _ = io.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await;
+            interim.send().await;
         }
         pump_request_body(source, sink, live, limits).await?;
     }

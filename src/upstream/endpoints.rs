@@ -39,6 +39,8 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// The name it came from, for SNI and `Host`; `None` for a literal address.
     pub host: Option<Arc<str>>,
+    /// `host:port`, or the address where there is no name: what `Host` says to this endpoint.
+    pub authority: Box<str>,
     health: Mutex<Health>,
     up: AtomicBool,
     /// Milliseconds since `begin`; 0: not avoided.
@@ -48,8 +50,10 @@ pub struct Endpoint {
 
 impl Endpoint {
     fn new(address: SocketAddr, host: Option<Arc<str>>) -> Arc<Self> {
+        let authority = host.as_ref().map_or_else(|| address.to_string(), |host| format!("{host}:{}", address.port()));
         Arc::new(Self {
             address,
+            authority: authority.into(),
             host,
             health: Mutex::new(Health::default()),
             up: AtomicBool::new(true),

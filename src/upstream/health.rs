@@ -4,7 +4,6 @@
 //! round runs at once. `unhealthy_after` failures in a row take it out, `healthy_after` successes in a row bring it back.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -147,16 +146,11 @@ fn failed<E: fmt::Display>(what: &'static str) -> impl Fn(E) -> ProbeError {
 }
 
 fn probe_request(endpoint: &Endpoint, path: &str, http2: bool) -> Result<Request<Empty<Bytes>>, ProbeError> {
-    let authority = authority(endpoint.host.as_deref(), endpoint.address);
+    let authority = &*endpoint.authority;
     let builder = Request::get(if http2 { format!("http://{authority}{path}") } else { path.to_owned() })
         .header(header::USER_AGENT, "forebay-health-check");
     let builder = if http2 { builder } else { builder.header(header::HOST, authority) };
     builder.body(Empty::new()).map_err(failed("build the request"))
-}
-
-/// `Host` of a probe: the configured name, or the address, with the port.
-fn authority(host: Option<&str>, address: SocketAddr) -> String {
-    host.map_or_else(|| address.to_string(), |host| format!("{host}:{}", address.port()))
 }
 
 /// Probes every endpoint of `set` each interval until `stop`. The jitter of ±10 % keeps many proxies from asking at once.

@@ -1,6 +1,7 @@
 //! The thresholds without sockets, the task under the paused clock, the probe over loopback.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Mutex;
 
 use rand::SeedableRng;
