@@ -140,3 +140,49 @@ async fn a_connection_without_streams_is_closed_after_its_time() {
     clean(&forebay).await;
     assert_eq!(server.accepted(), 2);
 }
+
+/// Answers the first stream of its first connection and refuses the second as not looked at; on the next connection it
+/// answers all.
+async fn refusing_once() -> (std::net::SocketAddr, tokio::task::JoinHandle<()>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let task = tokio::spawn(async move {
+        for refuse_from in [1, usize::MAX] {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            tokio::spawn(async move {
+                let mut n = 0;
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    if n >= refuse_from {
+                        respond.send_reset(h2::Reason::REFUSED_STREAM);
+                    } else {
+                        let mut body = respond.send_response(::http::Response::new(()), false).unwrap();
+                        body.send_data("ok".into(), true).unwrap();
+                    }
+                    n += 1;
+                }
+            });
+        }
+        std::future::pending::<()>().await;
+    });
+    (address, task)
+}
+
+#[tokio::test]
+async fn a_stream_that_was_not_looked_at_is_sent_again_where_that_is_safe() {
+    for (method, body, status, attempts) in [("GET", "", 200, 2), ("POST", "body", 502, 1)] {
+        let (address, upstream) = refusing_once().await;
+        let config = format!(
+            "[upstream.h2]\nendpoints = [\"{address}\"]\nprotocol = \"http2\"\n\
+             [route.h2]\npath = \"/*\"\nupstream = \"h2\"\n"
+        );
+        let forebay = Forebay::start(&config).await;
+        assert_eq!(http::get(forebay.address(), "/first").await.unwrap().text(), "ok");
+
+        let response = http::request(forebay.address(), method, "/second", &[], body.as_bytes()).await.unwrap();
+
+        assert_eq!((response.status, logged(&forebay, "/second").await["attempts"].as_u64()), (status, Some(attempts)));
+        at_rest(&forebay).await;
+        upstream.abort();
+    }
+}

@@ -7,6 +7,7 @@
 mod clients;
 mod endpoints;
 mod gone;
+mod http2_clients;
 mod http2_upstreams;
 mod limits;
 mod pressure;

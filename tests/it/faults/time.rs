@@ -303,3 +303,34 @@ async fn slow_answers_within_their_limits_are_whole() {
 
     assert_eq!(upstream.accepted(), 1);
 }
+
+/// Without a deadline, too, an upstream that takes nothing of a request is not waited for without end.
+#[tokio::test]
+async fn an_upstream_that_stops_reading_is_given_up_without_a_deadline() {
+    let deaf = FaultUpstream::start([vec![Step::ReadHead, Step::Pause(PATIENCE)]]).await;
+    let forebay = Forebay::start(&format!(
+        r#"
+        [upstream.deaf]
+        endpoints = ["{}"]
+        timeouts = {{ first_byte = "700ms" }}
+        [route.deaf]
+        path = "/*"
+        upstream = "deaf"
+        deadline = "none"
+        max_body = "1GiB"
+        "#,
+        deaf.address
+    ))
+    .await;
+    let mut connection = http::Connection::open(forebay.address()).await.unwrap();
+    connection.send("POST /deaf HTTP/1.1\r\nhost: x\r\ncontent-length: 500000000\r\n\r\n").await.unwrap();
+    let piece = vec![b'x'; 64 * 1024];
+    let sending = tokio::spawn(async move { while connection.send(&piece).await.is_ok() {} });
+
+    let line = logged(&forebay, "/deaf").await;
+
+    assert_eq!((&line["reason"], &line["status"]), (&"first_byte_timeout".into(), &504.into()), "{line}");
+    assert!(line["total_ms"].as_f64().unwrap() >= 698.0, "{line}");
+    sending.abort();
+    at_rest(&forebay).await;
+}

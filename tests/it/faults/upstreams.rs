@@ -299,3 +299,40 @@ async fn an_endpoint_that_accepts_nothing_ends_at_the_connect_timeout() {
     assert_eq!(scrape.sum("forebay_timeouts_total", &[("phase", "connect"), ("limit", "timeout")]), 1.0);
     assert_eq!(scrape.sum("forebay_timeouts_total", &[("phase", "connect"), ("limit", "deadline")]), 1.0);
 }
+
+#[tokio::test]
+async fn a_tls_handshake_that_hangs_or_fails_has_reasons_of_its_own() {
+    let silent = FaultUpstream::start([vec![Step::Stall]]).await;
+    let plain =
+        FaultUpstream::start([vec![Step::Send(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()), Step::Stall]]).await;
+    let leaving = FaultUpstream::start([vec![Step::Close]]).await;
+    let certificate = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap().cert.pem();
+    let directory = tempfile::tempdir().unwrap();
+    let ca = directory.path().join("ca.pem");
+    std::fs::write(&ca, certificate).unwrap();
+    let of = |name: &str, upstream: &FaultUpstream| {
+        format!(
+            "[upstream.{name}]\nendpoints = [\"{}\"]\ntls = {{ ca = {ca:?} }}\nconnect_retries = 0\n\
+             timeouts = {{ tls = \"500ms\" }}\n[route.{name}]\npath = \"/{name}\"\nupstream = \"{name}\"\n",
+            upstream.address
+        )
+    };
+    let config = of("silent", &silent) + &of("plain", &plain) + &of("leaving", &leaving);
+    let forebay = Forebay::start(&config).await;
+
+    for (path, status, reason, at) in [
+        ("/silent", 504, "tls_timeout", ms(500)),
+        ("/plain", 502, "tls_failed", Duration::ZERO),
+        ("/leaving", 502, "tls_failed", Duration::ZERO),
+    ] {
+        let (response, took) = http::timed_get(forebay.address(), path).await;
+        let response = response.unwrap();
+        assert!(response.status == status && says(&response, reason), "{path}: {response:?}");
+        assert!(about(at).contains(&took), "{path}: {took:?}");
+    }
+    let scrape = at_rest(&forebay).await;
+    assert_eq!(scrape.sum("forebay_timeouts_total", &[("phase", "tls"), ("limit", "timeout")]), 1.0);
+    for upstream in [&silent, &plain, &leaving] {
+        upstream.abandoned().await;
+    }
+}
