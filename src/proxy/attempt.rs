@@ -5,6 +5,7 @@
 //! out to be closed before a byte of the answer came (then once on a new one, for idempotent requests without a body;
 //! RFC 9112 §9.3.1).
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +17,7 @@ use super::body::{Http1Source, Http2Answer, Source};
 use super::buffer::Buf;
 use super::client::Client;
 use super::connector::{Connection, Http1Connection};
-use super::exchange::{Done, Facts, Workspace, answer_limits, body_limits, may_repeat, race, run_both};
+use super::exchange::{Done, Facts, answer_limits, body_limits, may_repeat, race, run_both};
 use super::generation::{ListenerRuntime, UpstreamRuntime};
 use super::prepare;
 use super::relay::{AnswerLimits, AnswerStop, Live, pump_answer, send_request};
@@ -24,6 +25,7 @@ use super::respond::Failure;
 use super::sink::{Framing, Http1Sink, Http2Sink, Sink};
 use super::timer::LazyTimer;
 use super::upgrade::Switch;
+use super::workspace::Workspace;
 use crate::config::model::{ClientGone, Route};
 use crate::limits::RateFields;
 use crate::message::head::{Body, HeadLimits, Method, Parsed, RequestHead, ResponseBody, ResponseHead, parse_response};
@@ -348,7 +350,7 @@ impl Destination<'_> {
                     Err(error) => return Err(refused(error)),
                 }
             }
-            let read = connection.io.read(buf).await;
+            let read = poll_fn(|cx| connection.io.poll_first_read(cx, buf)).await;
             let nothing_yet = buf.is_empty() && interim == 0;
             match read {
                 Ok(0) => {

@@ -119,6 +119,8 @@ pub struct Http1Source<'c> {
     state: State,
     /// Bytes of the body at the front of `buf`.
     available: usize,
+    /// A read has filled a small buffer: more is to come, and large buffers take it with fewer calls.
+    large: bool,
 }
 
 #[derive(Debug)]
@@ -146,7 +148,7 @@ impl<'c> Http1Source<'c> {
             Body::Length(length) => State::Length(length),
             Body::Chunked => State::Chunked(Box::default()),
         };
-        Self { io, buf, state, available: 0 }
+        Self { io, buf, state, available: 0, large: false }
     }
 
     pub fn of_response(io: &'c Io, buf: &'c mut Buf, body: ResponseBody) -> Self {
@@ -156,7 +158,7 @@ impl<'c> Http1Source<'c> {
             ResponseBody::Chunked => State::Chunked(Box::default()),
             ResponseBody::UntilClose => State::UntilClose(false),
         };
-        Self { io, buf, state, available: 0 }
+        Self { io, buf, state, available: 0, large: false }
     }
 
     /// The connection and what was read of it beyond the body.
@@ -194,15 +196,17 @@ impl<'c> Http1Source<'c> {
             if let Some(n) = self.decode()? {
                 return Poll::Ready(Ok(n));
             }
-            if ready!(self.io.poll_read(cx, self.buf))? == 0 {
+            if self.large {
+                self.buf.enlarge();
+            }
+            // Nothing is held while a slow sender is waited for.
+            if ready!(self.io.poll_first_read(cx, self.buf))? == 0 {
                 match &mut self.state {
                     State::UntilClose(closed) => *closed = true,
                     _ => return Poll::Ready(Err(BodyError::Truncated)),
                 }
             }
-            if self.buf.len() == self.buf.capacity() && self.buf.capacity() == SMALL {
-                self.buf.enlarge();
-            }
+            self.large |= self.buf.len() == self.buf.capacity();
         }
     }
 
@@ -220,7 +224,7 @@ impl<'c> Http1Source<'c> {
         if self.buf.len() >= SMALL {
             return Poll::Pending;
         }
-        match ready!(self.io.poll_read(cx, self.buf)) {
+        match ready!(self.io.poll_first_read(cx, self.buf)) {
             Ok(n) if n > 0 => {
                 cx.waker().wake_by_ref();
                 Poll::Pending

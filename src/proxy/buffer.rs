@@ -8,11 +8,12 @@ use std::cell::RefCell;
 
 /// Enough for nearly every head with a small body, and small enough to keep some of them around.
 pub const SMALL: usize = 16 * 1024;
-/// For the rest of a body that filled a small buffer: fewer system calls per byte.
-pub const LARGE: usize = 128 * 1024;
+/// For the rest of a body that filled a small buffer: fewer system calls per byte. Measured: a 1 MiB body costs half as
+/// much with 256 KiB as with 16 (docs/decisions/0001-data-path.md).
+pub const LARGE: usize = 256 * 1024;
 /// Free buffers kept by each worker thread: at most 1 MiB of small ones and 1 MiB of large ones.
 const KEPT_SMALL: usize = 64;
-const KEPT_LARGE: usize = 8;
+const KEPT_LARGE: usize = 4;
 
 #[derive(Default)]
 struct FreeList {
@@ -79,9 +80,14 @@ impl Buf {
         self.end = (self.end + n).min(self.bytes.len());
     }
 
-    /// Switches to a large buffer; to be called when reads keep filling the small one.
+    /// Switches to a large buffer, for a body whose reads filled a small one.
     pub fn enlarge(&mut self) {
         if self.bytes.len() >= LARGE {
+            return;
+        }
+        if self.is_empty() {
+            self.release();
+            self.bytes = take(LARGE);
             return;
         }
         let mut large = take(LARGE);

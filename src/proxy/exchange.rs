@@ -22,10 +22,11 @@ use super::relay::{AnswerLimits, AnswerStop, BodyLimits, Live, RequestEnd};
 use super::respond::{self, Failure};
 use super::timer::{LazyTimer, StageClock};
 use super::upgrade::{Switch, TunnelEnd};
+use super::workspace::Workspace;
 use super::{Proxy, attempt, prepare};
 use crate::config::model::{ClientGone, Deadline, RouteAction};
 use crate::limits::{KeyLookup, Permits, Rejection, RequestKeys, TryAdmit, rate_fields};
-use crate::message::head::{Body, Known, Method, RequestHead, ResponseBody, ResponseHead, Version};
+use crate::message::head::{Body, Known, Method, RequestHead, ResponseBody, Version};
 use crate::message::{forwarded, ids, path};
 use crate::routing::Found;
 use crate::telemetry::metrics::{RouteMetrics, UpstreamMetrics};
@@ -49,6 +50,7 @@ pub struct Exchange<'c> {
     pub proxy: &'c Arc<Proxy>,
     pub connection: &'c ConnectionInfo,
     pub head: &'c mut RequestHead,
+    pub work: &'c mut Workspace,
     pub timer: &'c mut LazyTimer,
     /// The first byte of the head.
     pub started: Instant,
@@ -75,18 +77,6 @@ pub struct Facts {
     pub upstream_started: Option<Instant>,
 }
 
-/// Buffers of one exchange, recycled by the worker thread (`workspace.rs`).
-#[derive(Debug, Default)]
-pub struct Workspace {
-    pub answer: ResponseHead,
-    /// The request as it goes to an HTTP/1 upstream.
-    pub out: Vec<u8>,
-    /// The normalised path.
-    pub path: Vec<u8>,
-    /// Path and query as they go to the upstream.
-    pub target: Vec<u8>,
-}
-
 /// How an exchange that was answered by an upstream (or by a `respond` route) went.
 #[derive(Debug)]
 pub enum Done {
@@ -97,47 +87,38 @@ pub enum Done {
 impl Exchange<'_> {
     /// Runs the exchange to its end and writes its record.
     pub async fn run(mut self, mut source: Source<'_>, mut client: Client<'_>) -> After {
-        let mut work = super::workspace::take();
         let mut facts = Facts::default();
         let generation = self.proxy.generation();
         let mut switch = None;
-        let done = match self.find_route(&generation, &mut work, &mut facts) {
-            Ok(matched) => {
-                self.serve_route(&matched, &mut source, &mut client, &mut work, &mut facts, &mut switch).await
-            }
+        let done = match self.find_route(&generation, &mut facts) {
+            Ok(matched) => self.serve_route(&matched, &mut source, &mut client, &mut facts, &mut switch).await,
             Err(failure) => Err(failure),
         };
         let after = self.conclude(done, &source, &mut client, &mut facts).await;
         if let Some(switch) = switch {
             self.tunnel(switch, source, &mut facts).await;
         }
-        self.record(&mut facts, &work);
-        super::workspace::give(work);
+        self.record(&mut facts);
         after
     }
 
     /// Normalises the path, finds the route, and learns who asks.
-    fn find_route(
-        &mut self,
-        generation: &Generation,
-        work: &mut Workspace,
-        facts: &mut Facts,
-    ) -> Result<Matched, Failure> {
+    fn find_route(&mut self, generation: &Generation, facts: &mut Facts) -> Result<Matched, Failure> {
         let proxies = self.connection.listener.trusted_proxies();
         let peer = self.connection.peer.ip();
         let trusted = forwarded::is_trusted(peer, proxies);
         let client = forwarded::client_address(peer, proxies, &self.head.fields);
         facts.client = Some(client);
         facts.request_id = Some(prepare::request_id(&self.head.fields, trusted));
-        let path = path::normalise(self.head.path(), &mut work.path)
+        let path = path::normalise(self.head.path(), &mut self.work.path)
             .map_err(|error| Failure::refused(Reason::BadRequest, error.detail()))?
-            .path(self.head.path(), &work.path);
+            .path(self.head.path(), &self.work.path);
         match generation.router.find(self.head.method, self.head.host(), path, &self.head.fields) {
             Found::Route(index, params) => {
                 let route = generation.routes[index].clone();
                 facts.route = Some(route.metrics.clone());
                 facts.in_flight = Some(route.metrics.in_flight.guard(self.started));
-                prepare::target(&route.route, self.head, path, &params, &mut work.target);
+                prepare::target(&route.route, self.head, path, &params, &mut self.work.target);
                 Ok(Matched { route, trusted, client })
             }
             Found::NoRoute => Err(Reason::NoRoute.into()),
@@ -150,7 +131,6 @@ impl Exchange<'_> {
         matched: &Matched,
         source: &mut Source<'_>,
         client: &mut Client<'_>,
-        work: &mut Workspace,
         facts: &mut Facts,
         switch: &mut Option<Switch>,
     ) -> Result<Done, Failure> {
@@ -161,11 +141,11 @@ impl Exchange<'_> {
         let permits = self.admit(route, matched, source, &live, facts).await?;
         let done = match &route.route.action {
             RouteAction::Respond { status, content_type, body } => {
-                respond_statically(*status, content_type, body, self.head, client, work, facts).await
+                respond_statically(*status, content_type, body, self.head, client, self.work, facts).await
             }
             RouteAction::Proxy { .. } => {
                 let upstream = route.upstream.as_ref().expect("a proxy route is built with its upstream");
-                prepare::forwarded_fields(self.head, self.connection, facts, &route.route);
+                prepare::forwarded_fields(self.head, self.connection, facts, &route.route, &mut self.work.authority);
                 let standing = route.route.rate_limit_headers.then_some(permits.standing.as_ref()).flatten();
                 let to = attempt::Destination {
                     route: &route.route,
@@ -177,7 +157,7 @@ impl Exchange<'_> {
                     draining: !self.proxy.lifecycle.keep_alive(),
                 };
                 let run = attempt::Run { to, request: self.head, timer: self.timer };
-                run.forward(source, client, work, facts, switch).await
+                run.forward(source, client, self.work, facts, switch).await
             }
         };
         facts.request_bytes = live.request_bytes.load(Ordering::Relaxed);
@@ -318,7 +298,7 @@ impl Exchange<'_> {
         }
     }
 
-    fn record(&self, facts: &mut Facts, work: &Workspace) {
+    fn record(&self, facts: &mut Facts) {
         let now = Instant::now();
         facts.timings.total = now - self.started;
         if let Some(in_flight) = facts.in_flight.take() {
@@ -331,7 +311,7 @@ impl Exchange<'_> {
             500.. => Reason::Upstream5xx,
             _ => Reason::Ok,
         });
-        let target: &[u8] = if work.path.is_empty() { self.head.target() } else { &work.path };
+        let target: &[u8] = if self.work.path.is_empty() { self.head.target() } else { &self.work.path };
         let request_id = facts.request_id.take();
         self.proxy.telemetry.finish(&RequestRecord {
             route: facts.route.take().unwrap_or_else(|| self.proxy.unmatched.clone()),

@@ -19,6 +19,7 @@ use super::io::Io;
 use super::listener::ConnectionInfo;
 use super::respond::{self, Failure};
 use super::timer::LazyTimer;
+use super::workspace::{Desk, Lent};
 use super::{Counted, Proxy};
 use crate::message::head::{HeadError, Parsed, RequestHead, Version, parse_request};
 use crate::shutdown::Phase;
@@ -80,22 +81,22 @@ impl Connection<'_> {
     async fn serve_one(&mut self) -> After {
         let _counted = Counted::new(&self.proxy.open_requests);
         let started = Instant::now();
-        let mut head = RequestHead::default();
-        match self.read_head(&mut head, started).await {
+        let mut desk = Lent::new();
+        let Desk { head, out, work } = &mut *desk;
+        match self.read_head(head, started).await {
             Ok(true) => {}
             Ok(false) => return After::Abort,
-            Err(failure) => return self.refuse(&head, failure, started).await,
+            Err(failure) => return self.refuse(head, failure, started).await,
         }
         let keep_alive = head.keep_alive()
             && self.requests < self.info.listener.config.max_requests_per_connection
             && self.info.ends_at.is_none_or(|ends_at| started < ends_at);
-        let mut out = Vec::new();
         let version = head.version;
         let body = head.framing();
         let Self { proxy, info, io, buf, timer, .. } = self;
         let source = Source::Http1(Http1Source::of_request(io, buf, body));
-        let client = Client::Http1(Http1Client { io, out: &mut out, version, keep_alive });
-        let exchange = Exchange { proxy, connection: info, head: &mut head, timer, started };
+        let client = Client::Http1(Http1Client { io, out, version, keep_alive });
+        let exchange = Exchange { proxy, connection: info, head, work, timer, started };
         exchange.run(source, client).await
     }
 

@@ -42,11 +42,8 @@ impl Io {
         Poll::Ready(Ok(n))
     }
 
-    pub async fn read(&self, buf: &mut Buf) -> io::Result<usize> {
-        poll_fn(|cx| self.poll_read(cx, buf)).await
-    }
-
-    /// Waits for the first bytes without owning a buffer while it waits.
+    /// Reads like `poll_read`, but keeps no empty buffer while it waits: a thousand requests that wait for a slow upstream
+    /// hold none.
     pub fn poll_first_read(&self, cx: &mut Context<'_>, buf: &mut Buf) -> Poll<io::Result<usize>> {
         let polled = self.poll_read(cx, buf);
         if polled.is_pending() {

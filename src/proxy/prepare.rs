@@ -91,17 +91,24 @@ pub fn upgrade(head: &RequestHead, route: &Route) -> Option<Box<[u8]>> {
 }
 
 /// Rewrites the request's fields for the upstream.
-pub fn forwarded_fields(head: &mut RequestHead, connection: &ConnectionInfo, facts: &mut Facts, route: &Route) {
+pub fn forwarded_fields(
+    head: &mut RequestHead,
+    connection: &ConnectionInfo,
+    facts: &mut Facts,
+    route: &Route,
+    authority: &mut Vec<u8>,
+) {
     // gRPC servers refuse requests that do not promise to understand trailers.
     let te_trailers = is_grpc(&head.fields);
     strip_hop_by_hop(&mut head.fields, Keep { te_trailers });
-    let authority: Vec<u8> = head.authority().to_vec();
+    authority.clear();
+    authority.extend_from_slice(head.authority());
     let fields = &mut head.fields;
     let arrival = Arrival {
         peer: connection.peer.ip(),
         trusted: connection.listener.trusted_proxies(),
         https: connection.secure,
-        authority: &authority,
+        authority,
     };
     forwarded::rewrite(fields, &arrival);
     if let Some(id) = &facts.request_id {
