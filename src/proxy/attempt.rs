@@ -30,6 +30,7 @@ use crate::config::model::{ClientGone, Route};
 use crate::limits::RateFields;
 use crate::message::head::{Body, HeadLimits, Method, Parsed, RequestHead, ResponseBody, ResponseHead, parse_response};
 use crate::message::hop::{Keep, strip_hop_by_hop};
+use crate::shutdown::Lifecycle;
 use crate::telemetry::Reason;
 use crate::telemetry::metrics::DetachedMetrics;
 use crate::upstream::Endpoint;
@@ -52,8 +53,9 @@ pub struct Destination<'r> {
     pub live: &'r Live,
     pub method: Method,
     pub rate_fields: Option<RateFields>,
-    pub draining: bool,
     pub detached: &'r DetachedMetrics,
+    /// Asked when the answer's head is written: a request that began before the drain ends its connection, too.
+    pub lifecycle: &'r Lifecycle,
 }
 
 enum AttemptError {
@@ -259,7 +261,7 @@ impl Run<'_> {
             *switch = Some(Switch::new(connection.io, buf, self.to.route.upgrades.idle_timeout));
             return Ok(Done::Switched);
         }
-        if relayed.reusable && self.to.live.request_sent.load(Ordering::Relaxed) && !self.to.draining {
+        if relayed.reusable && self.to.live.request_sent.load(Ordering::Relaxed) && self.to.lifecycle.keep_alive() {
             self.to.upstream.release(endpoint, connection);
         }
         Ok(Done::Answered { complete: relayed.delivered })
@@ -427,7 +429,7 @@ impl Destination<'_> {
         facts.status = answer.status;
         strip_hop_by_hop(&mut answer.fields, Keep::default());
         prepare::answer_fields(&mut answer.fields, self.route, facts, self.rate_fields.as_ref());
-        if self.draining {
+        if !self.lifecycle.keep_alive() {
             client.close_after();
         }
         self.live.head_sent.store(true, Ordering::Relaxed);

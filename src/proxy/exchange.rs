@@ -158,8 +158,8 @@ impl Exchange<'_> {
                     live: &live,
                     method: self.head.method,
                     rate_fields: rate_fields(standing),
-                    draining: !self.proxy.lifecycle.keep_alive(),
                     detached: &self.proxy.telemetry.detached,
+                    lifecycle: &self.proxy.lifecycle,
                 };
                 let run = attempt::Run { to, request: self.head, timer: self.timer };
                 run.forward(source, client, self.work, facts, switch).await
@@ -304,7 +304,7 @@ impl Exchange<'_> {
         facts: &mut Facts,
     ) -> After {
         let body_read = source.is_done();
-        if !body_read || !self.proxy.lifecycle.keep_alive() {
+        if !body_read {
             client.close_after();
         }
         let complete = match done {
@@ -325,6 +325,9 @@ impl Exchange<'_> {
         facts.status = failure.status();
         if failure.reason == Reason::ClientGone {
             return false;
+        }
+        if !self.proxy.lifecycle.keep_alive() {
+            client.close_after();
         }
         // Whoever does not read even this keeps the connection no longer than the listener's write limit.
         let limit = Instant::now() + self.connection.listener.timeouts().write;

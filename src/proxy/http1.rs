@@ -30,6 +30,11 @@ use crate::telemetry::{Reason, RequestRecord, Timings};
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 256 * 1024;
 
+/// When the process drains, an idle connection is not closed under a request that may be on its way: the next one is
+/// answered with `connection: close`. Clients that send nothing for this long lose nothing by the close. Below the time
+/// that shutdown leaves to connections without requests.
+const LAST_REQUEST: Duration = Duration::from_millis(250);
+
 struct Connection<'p> {
     proxy: &'p Arc<Proxy>,
     info: ConnectionInfo,
@@ -66,13 +71,18 @@ impl Connection<'_> {
         }
         let idle = if self.requests == 0 { self.info.first_head() } else { self.info.listener.timeouts().idle };
         let limit = Instant::now() + idle;
-        let limit = self.info.ends_at.map_or(limit, |ends_at| limit.min(ends_at));
+        let mut limit = self.info.ends_at.map_or(limit, |ends_at| limit.min(ends_at));
+        let mut leaving = !self.proxy.lifecycle.keep_alive();
+        if leaving {
+            limit = limit.min(Instant::now() + LAST_REQUEST);
+        }
         poll_fn(|cx| {
             if let Poll::Ready(read) = self.io.poll_first_read(cx, &mut self.buf) {
                 return Poll::Ready(matches!(read, Ok(n) if n > 0));
             }
-            if draining.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(false);
+            if !leaving && draining.as_mut().poll(cx).is_ready() {
+                leaving = true;
+                limit = limit.min(Instant::now() + LAST_REQUEST);
             }
             self.timer.poll_until(cx, limit).map(|()| false)
         })
@@ -90,6 +100,7 @@ impl Connection<'_> {
             Err(failure) => return self.refuse(head, failure, started).await,
         }
         let keep_alive = head.keep_alive()
+            && self.proxy.lifecycle.keep_alive()
             && self.requests < self.info.listener.config.max_requests_per_connection
             && self.info.ends_at.is_none_or(|ends_at| started < ends_at);
         let version = head.version;
