@@ -345,9 +345,6 @@ impl Exchange<'_> {
     fn record(&self, facts: &mut Facts) {
         let now = Instant::now();
         facts.timings.total = now - self.started;
-        if let Some(in_flight) = facts.in_flight.take() {
-            in_flight.leave(now);
-        }
         if let (Some(started), None) = (facts.upstream_started, facts.timings.upstream) {
             facts.timings.upstream = Some(now - started);
         }
@@ -378,6 +375,10 @@ impl Exchange<'_> {
             reused: facts.reused,
             timings: facts.timings,
         });
+        // Last: who sees that nothing is in flight finds everything counted.
+        if let Some(in_flight) = facts.in_flight.take() {
+            in_flight.leave(now);
+        }
     }
 }
 
