@@ -105,6 +105,11 @@ impl StageClock {
         self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
     }
 
+    /// The reason of a deadline that has passed by `now`.
+    pub fn passed(&self, now: Instant) -> Option<Reason> {
+        self.deadline.is_some_and(|at| at <= now).then(|| reason_at(self.deadline_reason.load(Ordering::Relaxed)))
+    }
+
     /// The stage that the request is in, as the reason that the deadline's passing would have now.
     pub fn enter(&self, deadline_reason: Reason) {
         self.deadline_reason.store(deadline_reason as u8, Ordering::Relaxed);

@@ -4,5 +4,6 @@ mod boundaries;
 mod config;
 mod corpus;
 mod e2e;
+mod faults;
 mod ops;
 mod support;
