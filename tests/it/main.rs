@@ -4,5 +4,6 @@ mod boundaries;
 mod config;
 mod corpus;
 mod e2e;
+mod front;
 mod ops;
 mod support;
