@@ -234,7 +234,11 @@ async fn without_file_descriptors_nothing_spins_and_service_comes_back_at_once()
     for _ in 0..40 {
         held.push(hold(forebay.address(), "/").await);
     }
-    eventually("accepting fails", async || (errors().await >= 1.0).then_some(())).await;
+    eventually("accepting fails", async || {
+        held.push(Connection::open(forebay.address()).await.unwrap());
+        (errors().await >= 1.0).then_some(())
+    })
+    .await;
 
     let (before, started) = (cpu_ticks(&forebay), Instant::now());
     eventually("accepting has failed for a while", async || {

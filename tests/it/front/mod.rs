@@ -6,6 +6,7 @@ mod connections;
 mod fields;
 mod heads;
 mod recorder;
+mod websocket;
 
 use std::net::SocketAddr;
 
