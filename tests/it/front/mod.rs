@@ -2,10 +2,16 @@
 //! forwarded and how, HTTP/2, TLS and upgraded connections. A test for each defect of bare pingora that shows here.
 
 mod bodies;
+mod certificates;
 mod connections;
 mod fields;
+mod floods;
+mod h2_client;
+mod h2_upstream;
 mod heads;
+mod http2;
 mod recorder;
+mod tls;
 mod websocket;
 
 use std::net::SocketAddr;
