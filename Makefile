@@ -1,16 +1,62 @@
-# The targets people type; the build server types them too.
-.PHONY: setup run test check
-CARGO ?= cargo
+# The targets people type; the build server types them too (.ci/run).
+#
+#   make run      the demo: simulated slow services with Forebay in front of them; Ctrl-C ends it
+#   make check    formatting, lints, generated files: what to run before a commit
+#   make test     `check` and every test, against real services; what the build server runs
+#   make bench    CPU and latency beside nginx and HAProxy, see benches/run.py; bench-quick, bench-gate
+#   make fuzz     each fuzz target for a minute: FUZZ_SECONDS=600 make fuzz for longer
+#   make bless    writes the generated files and the golden messages anew; read the difference before committing it
+#   make docs     the documentation of the code, in target/doc
+.DEFAULT_GOAL := test
+.PHONY: run setup setup-build check generated test bless docs fuzz bench bench-quick bench-gate bench-setup
 
-run: setup
+CARGO ?= cargo
+FUZZ_SECONDS ?= 60
+
+# What compares committed files with the code that they describe.
+GENERATED = telemetry:: config::
+
+run: setup-build
 	$(CARGO) run --release --locked -- demo
 
+# All that the tests need; it takes no time when it is there.
 setup:
 	scripts/setup.sh
 
-check: setup
+# Compilers only.
+setup-build:
+	scripts/setup.sh build
+
+check: setup-build
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) test --locked --quiet --lib --test it -- $(GENERATED)
 
-test: check
+test: setup check
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items --quiet
 	$(CARGO) test --locked
+
+bless:
+	FOREBAY_BLESS=1 $(CARGO) test --locked --quiet --lib --test it -- $(GENERATED)
+	git status --short
+
+docs:
+	$(CARGO) doc --locked --no-deps --document-private-items
+
+fuzz: setup-build
+	fuzz/run.sh $(FUZZ_SECONDS)
+
+# Installs nginx, HAProxy, wrk and valgrind (their services are not started) and builds for release.
+bench-setup: setup-build
+	scripts/bench-setup.sh
+
+# Beside nginx, HAProxy, bare pingora and a byte forwarder; writes benches/results.md. Within 15 minutes; bench-quick within 3.
+bench: bench-setup
+	benches/run.py bench
+
+bench-quick: bench-setup
+	benches/run.py bench --quick
+
+# Instructions and allocations for a request against benches/baseline.json; after a wanted change: benches/run.py gate --update
+bench-gate: bench-setup
+	benches/run.py gate

@@ -18,7 +18,7 @@ use crate::cli::Command;
 use crate::config::{self, Config, ExplainRequest, Loaded, Report};
 use crate::demo;
 use crate::exit_code::Exit;
-use crate::handover::{Inherited, Invocation};
+use crate::handover::{self, Inherited, Invocation};
 use crate::healthcheck;
 use crate::reload::{ConfigVersion, Load};
 use crate::server::{self, DataPath, Parts};
@@ -173,7 +173,10 @@ fn demo(connect: Connect) -> Exit {
         Ok(simulator) => simulator,
         Err(error) => return fail(Exit::Failed, &error),
     };
-    let addresses = demo::Addresses { listener: free_port(8080), admin: free_port(9901) };
+    let (addresses, sockets) = match demo_sockets() {
+        Ok(bound) => bound,
+        Err(error) => return fail(Exit::Failed, &format!("cannot listen on a free port of 127.0.0.1: {error}")),
+    };
     let text = demo::config_text(addresses, &demo::addresses_of(&simulator));
     let load: Load = Arc::new(move || {
         let loaded = config::parse("demo", &text, &|_| None);
@@ -193,7 +196,7 @@ fn demo(connect: Connect) -> Exit {
         })
     });
     print(&demo::banner(addresses));
-    let exit = serve(version, load, Inherited::default(), connect);
+    let exit = serve(version, load, sockets, connect);
     stop.cancel();
     match upstreams.join() {
         Ok(Exit::Done) => exit,
@@ -201,11 +204,24 @@ fn demo(connect: Connect) -> Exit {
     }
 }
 
+/// The demo's sockets and where they are. Bound before the configuration is written, so that nobody takes a port
+/// between looking whether it is free and listening on it.
+fn demo_sockets() -> io::Result<(demo::Addresses, Inherited)> {
+    let (listener, admin) = (port_or_any(8080)?, port_or_any(9901)?);
+    let addresses = demo::Addresses { listener: listener.local_addr()?, admin: admin.local_addr()? };
+    let mut sockets = Inherited::default();
+    sockets.add("main", listener)?;
+    sockets.add(handover::ADMIN, admin)?;
+    Ok((addresses, sockets))
+}
+
 /// The port that the README names, or any when it is taken: a demo should not fail for that.
-fn free_port(wanted: u16) -> SocketAddr {
-    let bind = |port| TcpListener::bind(("127.0.0.1", port)).and_then(|socket| socket.local_addr());
-    let wanted = SocketAddr::from(([127, 0, 0, 1], wanted));
-    bind(wanted.port()).or_else(|_| bind(0)).unwrap_or(wanted)
+fn port_or_any(wanted: u16) -> io::Result<TcpListener> {
+    let bind = |port| {
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        sockets::bind("demo", address).map_err(|error| error.source)
+    };
+    bind(wanted).or_else(|_| bind(0))
 }
 
 fn load(file: &Path) -> Result<Loaded, Report> {

@@ -80,7 +80,8 @@ impl Inherited {
         Ok(())
     }
 
-    fn add(&mut self, name: &str, socket: TcpListener) -> io::Result<()> {
+    /// A socket that was bound beforehand.
+    pub fn add(&mut self, name: &str, socket: TcpListener) -> io::Result<()> {
         // The other side may have passed it in blocking mode, on which tokio would hang.
         socket.set_nonblocking(true)?;
         let address = socket.local_addr()?;

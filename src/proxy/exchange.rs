@@ -22,13 +22,14 @@ use super::relay::{AnswerLimits, AnswerStop, BodyLimits, Live, RequestEnd};
 use super::respond::{self, Failure};
 use super::timer::{LazyTimer, StageClock, until};
 use super::upgrade::{Switch, TunnelEnd};
+use super::workspace::Workspace;
 use super::{Proxy, attempt, prepare};
 use crate::config::model::{ClientGone, Deadline, RouteAction};
 use crate::limits::{KeyLookup, Permits, Rejection, RequestKeys, TryAdmit, rate_fields};
-use crate::message::head::{Body, Known, Method, RequestHead, ResponseBody, ResponseHead, Version};
+use crate::message::head::{Body, Known, Method, RequestHead, ResponseBody, Version};
 use crate::message::{forwarded, ids, path};
 use crate::routing::Found;
-use crate::telemetry::metrics::{RouteMetrics, UpstreamMetrics};
+use crate::telemetry::metrics::{DetachedMetrics, RouteMetrics, UpstreamMetrics};
 use crate::telemetry::{InFlightGuard, Protocol, Reason, RequestRecord, Timings};
 
 /// What becomes of the connection after an exchange.
@@ -49,6 +50,7 @@ pub struct Exchange<'c> {
     pub proxy: &'c Arc<Proxy>,
     pub connection: &'c ConnectionInfo,
     pub head: &'c mut RequestHead,
+    pub work: &'c mut Workspace,
     pub timer: &'c mut LazyTimer,
     /// The first byte of the head.
     pub started: Instant,
@@ -75,18 +77,6 @@ pub struct Facts {
     pub upstream_started: Option<Instant>,
 }
 
-/// Buffers of one exchange, recycled by the worker thread (`workspace.rs`).
-#[derive(Debug, Default)]
-pub struct Workspace {
-    pub answer: ResponseHead,
-    /// The request as it goes to an HTTP/1 upstream.
-    pub out: Vec<u8>,
-    /// The normalised path.
-    pub path: Vec<u8>,
-    /// Path and query as they go to the upstream.
-    pub target: Vec<u8>,
-}
-
 /// How an exchange that was answered by an upstream (or by a `respond` route) went.
 #[derive(Debug)]
 pub enum Done {
@@ -97,17 +87,14 @@ pub enum Done {
 impl Exchange<'_> {
     /// Runs the exchange to its end and writes its record.
     pub async fn run(mut self, mut source: Source<'_>, mut client: Client<'_>) -> After {
-        let mut work = super::workspace::take();
         let mut facts = Facts::default();
         let generation = self.proxy.generation();
         let mut switch = None;
         let done = if self.head.is_asterisk() {
-            self.respond((200, "", ""), &source, &mut client, &mut work, &mut facts).await
+            self.respond((200, "", ""), &source, &mut client, &mut facts).await
         } else {
-            match self.find_route(&generation, &mut work, &mut facts) {
-                Ok(matched) => {
-                    self.serve_route(&matched, &mut source, &mut client, &mut work, &mut facts, &mut switch).await
-                }
+            match self.find_route(&generation, &mut facts) {
+                Ok(matched) => self.serve_route(&matched, &mut source, &mut client, &mut facts, &mut switch).await,
                 Err(failure) => Err(failure),
             }
         };
@@ -115,33 +102,27 @@ impl Exchange<'_> {
         if let Some(switch) = switch {
             self.tunnel(switch, source, &mut facts).await;
         }
-        self.record(&mut facts, &work);
-        super::workspace::give(work);
+        self.record(&mut facts);
         after
     }
 
     /// Normalises the path, finds the route, and learns who asks.
-    fn find_route(
-        &mut self,
-        generation: &Generation,
-        work: &mut Workspace,
-        facts: &mut Facts,
-    ) -> Result<Matched, Failure> {
+    fn find_route(&mut self, generation: &Generation, facts: &mut Facts) -> Result<Matched, Failure> {
         let proxies = self.connection.listener.trusted_proxies();
         let peer = self.connection.peer.ip();
         let trusted = forwarded::is_trusted(peer, proxies);
         let client = forwarded::client_address(peer, proxies, &self.head.fields);
         facts.client = Some(client);
         facts.request_id = Some(prepare::request_id(&self.head.fields, trusted));
-        let path = path::normalise(self.head.path(), &mut work.path)
+        let path = path::normalise(self.head.path(), &mut self.work.path)
             .map_err(|error| Failure::refused(Reason::BadRequest, error.detail()))?
-            .path(self.head.path(), &work.path);
+            .path(self.head.path(), &self.work.path);
         match generation.router.find(self.head.method, self.head.host(), path, &self.head.fields) {
             Found::Route(index, params) => {
                 let route = generation.routes[index].clone();
                 facts.route = Some(route.metrics.clone());
                 facts.in_flight = Some(route.metrics.in_flight.guard(self.started));
-                prepare::target(&route.route, self.head, path, &params, &mut work.target);
+                prepare::target(&route.route, self.head, path, &params, &mut self.work.target);
                 Ok(Matched { route, trusted, client })
             }
             Found::NoRoute => Err(Reason::NoRoute.into()),
@@ -154,7 +135,6 @@ impl Exchange<'_> {
         matched: &Matched,
         source: &mut Source<'_>,
         client: &mut Client<'_>,
-        work: &mut Workspace,
         facts: &mut Facts,
         switch: &mut Option<Switch>,
     ) -> Result<Done, Failure> {
@@ -165,13 +145,13 @@ impl Exchange<'_> {
         let permits = self.admit(route, matched, source, &live, facts).await?;
         let done = match &route.route.action {
             RouteAction::Respond { status, content_type, body } => {
-                self.respond((*status, content_type, body), source, client, work, facts).await
+                self.respond((*status, content_type, body), source, client, facts).await
             }
             RouteAction::Proxy { .. } => {
                 let upstream = route.upstream.as_ref().expect("a proxy route is built with its upstream");
                 // Before the fields that ask for it are taken out.
                 let upgrade = prepare::upgrade(self.head, &route.route);
-                prepare::forwarded_fields(self.head, self.connection, facts, &route.route);
+                prepare::forwarded_fields(self.head, self.connection, facts, &route.route, &mut self.work.authority);
                 let standing = route.route.rate_limit_headers.then_some(permits.standing.as_ref()).flatten();
                 let to = attempt::Destination {
                     route: &route.route,
@@ -181,10 +161,11 @@ impl Exchange<'_> {
                     method: self.head.method,
                     upgrade: upgrade.as_deref(),
                     rate_fields: rate_fields(standing),
-                    draining: !self.proxy.lifecycle.keep_alive(),
+                    detached: &self.proxy.telemetry.detached,
+                    lifecycle: &self.proxy.lifecycle,
                 };
                 let run = attempt::Run { to, request: self.head, timer: self.timer };
-                run.forward(source, client, work, facts, switch).await
+                run.forward(source, client, self.work, facts, switch).await
             }
         };
         facts.request_bytes = live.request_bytes.load(Ordering::Relaxed);
@@ -274,16 +255,15 @@ impl Exchange<'_> {
         (status, content_type, body): (u16, &str, &str),
         source: &Source<'_>,
         client: &mut Client<'_>,
-        work: &mut Workspace,
         facts: &mut Facts,
     ) -> Result<Done, Failure> {
-        work.answer.reset();
-        work.answer.status = status;
+        self.work.answer.reset();
+        self.work.answer.status = status;
         if !body.is_empty() {
-            work.answer.fields.push_known(Known::ContentType, content_type.as_bytes());
+            self.work.answer.fields.push_known(Known::ContentType, content_type.as_bytes());
         }
         if let Some(id) = &facts.request_id {
-            work.answer.fields.push_known(Known::XRequestId, id.as_str().as_bytes());
+            self.work.answer.fields.push_known(Known::XRequestId, id.as_str().as_bytes());
         }
         if !source.is_done() || !self.proxy.lifecycle.keep_alive() {
             client.close_after();
@@ -292,7 +272,7 @@ impl Exchange<'_> {
         // A status that the configuration asks for is no failure, whatever it is.
         facts.reason = Some(Reason::Ok);
         let length = ResponseBody::Length(body.len() as u64);
-        let send = respond::send(client, Some(self.head), &mut work.answer, length, body.as_bytes());
+        let send = respond::send(client, Some(self.head), &mut self.work.answer, length, body.as_bytes());
         let limit = Instant::now() + self.connection.listener.timeouts().write;
         match until(limit, self.timer, send).await {
             Some(Ok((_, bytes))) => {
@@ -327,7 +307,7 @@ impl Exchange<'_> {
         facts: &mut Facts,
     ) -> After {
         let body_read = source.is_done();
-        if !body_read || !self.proxy.lifecycle.keep_alive() {
+        if !body_read {
             client.close_after();
         }
         let complete = match done {
@@ -349,6 +329,9 @@ impl Exchange<'_> {
         if failure.reason == Reason::ClientGone {
             return false;
         }
+        if !self.proxy.lifecycle.keep_alive() {
+            client.close_after();
+        }
         // Whoever does not read even this keeps the connection no longer than the listener's write limit.
         let limit = Instant::now() + self.connection.listener.timeouts().write;
         let send = respond::send_failure(client, Some(self.head), facts.request_id.as_ref(), &failure);
@@ -362,7 +345,7 @@ impl Exchange<'_> {
         }
     }
 
-    fn record(&self, facts: &mut Facts, work: &Workspace) {
+    fn record(&self, facts: &mut Facts) {
         let now = Instant::now();
         facts.timings.total = now - self.started;
         if let Some(in_flight) = facts.in_flight.take() {
@@ -375,7 +358,7 @@ impl Exchange<'_> {
             500.. => Reason::Upstream5xx,
             _ => Reason::Ok,
         });
-        let target: &[u8] = if work.path.is_empty() { self.head.target() } else { &work.path };
+        let target: &[u8] = if self.work.path.is_empty() { self.head.target() } else { &self.work.path };
         let request_id = facts.request_id.take();
         self.proxy.telemetry.finish(&RequestRecord {
             route: facts.route.take().unwrap_or_else(|| self.proxy.unmatched.clone()),
@@ -465,20 +448,28 @@ pub async fn run_both<T>(
     live: &Live,
     timer: &mut LazyTimer,
     on_gone: ClientGone,
+    detached: &DetachedMetrics,
 ) -> Result<T, Failure> {
     let mut request = pin!(request);
     let mut answer = pin!(answer);
     let mut watching = true;
-    poll_fn(|cx| {
+    let mut alone = None;
+    let result = poll_fn(|cx| {
         if watching && let Poll::Ready(end) = request.as_mut().poll(cx) {
             watching = false;
             match end {
                 // What the upstream works on may go on without the client, but only if it has the whole request.
                 RequestEnd::ClientGone
-                    if on_gone == ClientGone::Finish && live.request_sent.load(Ordering::Relaxed) => {}
+                    if on_gone == ClientGone::Finish && live.request_sent.load(Ordering::Relaxed) =>
+                {
+                    live.client_gone.store(true, Ordering::Relaxed);
+                }
                 RequestEnd::ClientGone => return Poll::Ready(Err(Reason::ClientGone.into())),
                 RequestEnd::Refused(reason, detail) => return Poll::Ready(Err(Failure::refused(reason, detail))),
             }
+        }
+        if live.client_gone.load(Ordering::Relaxed) {
+            alone.get_or_insert_with(|| detached.begin());
         }
         if let Poll::Ready(done) = answer.as_mut().poll(cx) {
             return Poll::Ready(done.map_err(|stop| match stop {
@@ -488,7 +479,11 @@ pub async fn run_both<T>(
         }
         live.clock.poll_expired(cx, timer).map(|reason| Err(reason.into()))
     })
-    .await
+    .await;
+    if let (Some(alone), Ok(_)) = (alone, &result) {
+        alone.finished();
+    }
+    result
 }
 
 pub fn body_limits(connection: &crate::config::model::Listener, max_bytes: u64, first_byte: Duration) -> BodyLimits {

@@ -19,6 +19,7 @@ use super::io::Io;
 use super::listener::ConnectionInfo;
 use super::respond::{self, Failure};
 use super::timer::{LazyTimer, until};
+use super::workspace::{Desk, Lent};
 use super::{Counted, Proxy};
 use crate::message::head::{HeadError, Parsed, RequestHead, Version, parse_request};
 use crate::shutdown::Phase;
@@ -28,6 +29,11 @@ use crate::telemetry::{Reason, RequestRecord, Timings};
 /// socket with unread bytes would reset it, and the client could lose the answer (RFC 9112 §9.6).
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 256 * 1024;
+
+/// When the process drains, an idle connection is not closed under a request that may be on its way: the next one is
+/// answered with `connection: close`. Clients that send nothing for this long lose nothing by the close. Below the time
+/// that shutdown leaves to connections without requests.
+const LAST_REQUEST: Duration = Duration::from_millis(250);
 
 struct Connection<'p> {
     proxy: &'p Arc<Proxy>,
@@ -65,13 +71,18 @@ impl Connection<'_> {
         }
         let idle = if self.requests == 0 { self.info.first_head() } else { self.info.listener.timeouts().idle };
         let limit = Instant::now() + idle;
-        let limit = self.info.ends_at.map_or(limit, |ends_at| limit.min(ends_at));
+        let mut limit = self.info.ends_at.map_or(limit, |ends_at| limit.min(ends_at));
+        let mut leaving = !self.proxy.lifecycle.keep_alive();
+        if leaving {
+            limit = limit.min(Instant::now() + LAST_REQUEST);
+        }
         poll_fn(|cx| {
             if let Poll::Ready(read) = self.io.poll_first_read(cx, &mut self.buf) {
                 return Poll::Ready(matches!(read, Ok(n) if n > 0));
             }
-            if draining.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(false);
+            if !leaving && draining.as_mut().poll(cx).is_ready() {
+                leaving = true;
+                limit = limit.min(Instant::now() + LAST_REQUEST);
             }
             self.timer.poll_until(cx, limit).map(|()| false)
         })
@@ -81,22 +92,23 @@ impl Connection<'_> {
     async fn serve_one(&mut self) -> After {
         let _counted = Counted::new(&self.proxy.open_requests);
         let started = Instant::now();
-        let mut head = RequestHead::default();
-        match self.read_head(&mut head, started).await {
+        let mut desk = Lent::new();
+        let Desk { head, out, work } = &mut *desk;
+        match self.read_head(head, started).await {
             Ok(true) => {}
             Ok(false) => return After::Abort,
-            Err(failure) => return self.refuse(&head, failure, started).await,
+            Err(failure) => return self.refuse(head, failure, started).await,
         }
         let keep_alive = head.keep_alive()
+            && self.proxy.lifecycle.keep_alive()
             && self.requests < self.info.listener.config.max_requests_per_connection
             && self.info.ends_at.is_none_or(|ends_at| started < ends_at);
-        let mut out = Vec::new();
         let version = head.version;
         let body = head.framing();
         let Self { proxy, info, io, buf, timer, .. } = self;
         let source = Source::Http1(Http1Source::of_request(io, buf, body));
-        let client = Client::Http1(Http1Client { io, out: &mut out, version, keep_alive });
-        let exchange = Exchange { proxy, connection: info, head: &mut head, timer, started };
+        let client = Client::Http1(Http1Client { io, out, version, keep_alive });
+        let exchange = Exchange { proxy, connection: info, head, work, timer, started };
         exchange.run(source, client).await
     }
 

@@ -21,8 +21,9 @@ use super::http1::head_failure;
 use super::listener::ConnectionInfo;
 use super::respond;
 use super::timer::{LazyTimer, until};
+use super::workspace::{Desk, Lent};
 use super::{Counted, Proxy};
-use crate::message::head::{HeadError, RequestHead, Version};
+use crate::message::head::{HeadError, Version};
 use crate::shutdown::Phase;
 use crate::telemetry::{RequestRecord, Timings};
 
@@ -172,12 +173,14 @@ async fn serve_stream(
     let (parts, stream) = request.into_parts();
     let mut client = Client::Http2(respond.clone());
     let mut timer = LazyTimer::new(started + info.listener.timeouts().idle);
-    let head = match parts.headers.len() > info.listener.config.max_headers {
+    let mut desk = Lent::new();
+    let Desk { head, work, .. } = &mut *desk;
+    let filled = match parts.headers.len() > info.listener.config.max_headers {
         true => Err(HeadError::TooLarge("the head has more fields than allowed")),
-        false => RequestHead::from_http2(&parts, stream.is_end_stream()),
+        false => head.fill_from_http2(&parts, stream.is_end_stream()),
     };
-    let mut head = match head {
-        Ok(head) => head,
+    match filled {
+        Ok(()) => {}
         Err(error) => {
             info.listener.metrics.head_errors.inc();
             let failure = head_failure(error);
@@ -205,9 +208,9 @@ async fn serve_stream(
                 timings: Timings { total: started.elapsed(), ..Timings::default() },
             });
         }
-    };
+    }
     let source = Source::Http2(Http2Source::new(stream, respond));
-    let exchange = Exchange { proxy, connection: info, head: &mut head, timer: &mut timer, started };
+    let exchange = Exchange { proxy, connection: info, head, work, timer: &mut timer, started };
     // HTTP/2 knows no 101, so nothing can switch; what `After` says about a connection is about HTTP/1. A stream that
     // was not answered completely is reset when its halves are dropped.
     exchange.run(source, client).await;

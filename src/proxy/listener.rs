@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use pingora::protocols::l4::stream::Stream as L4Stream;
-use pingora::protocols::{ALPN, Ssl, Stream};
+use pingora::protocols::{ALPN, Stream};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -122,14 +123,18 @@ async fn serve_connection(proxy: &Arc<Proxy>, info: ConnectionInfo, tcp: TcpStre
         return serve_plain(proxy, info, Box::new(plain)).await;
     };
     let limit = info.listener.timeouts().tls_handshake;
-    // Boxed: the handshake's state must not stay in the connection's future for its whole life.
-    let handshake = Box::pin(async move { tokio::time::timeout(limit, acceptor.tls_handshake(plain)).await });
+    // Boxed, with the stream made a trait object inside: the handshake's state must not be part of the connection's
+    // future, which lives as long as the connection.
+    let handshake: BoxFuture<'_, _> = Box::pin(async move {
+        let handshake = tokio::time::timeout(limit, acceptor.tls_handshake(plain)).await;
+        handshake.map(|done| done.map(|stream| Box::new(stream) as Stream))
+    });
     match handshake.await {
         Ok(Ok(stream)) => {
             if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
-                Box::pin(http2::serve(proxy, info, Box::new(stream))).await;
+                Box::pin(http2::serve(proxy, info, stream)).await;
             } else {
-                http1::serve(proxy, info, Io::new(Box::new(stream)), Buf::default()).await;
+                http1::serve(proxy, info, Io::new(stream), Buf::default()).await;
             }
         }
         Ok(Err(error)) => {

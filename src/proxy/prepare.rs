@@ -10,7 +10,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
 use super::exchange::Facts;
-use super::generation::{UpstreamRuntime, host_name};
+use super::generation::UpstreamRuntime;
 use super::listener::ConnectionInfo;
 use super::respond::Failure;
 use super::timer::StageClock;
@@ -100,17 +100,24 @@ pub fn names(upgrade: &[u8], protocol: &[u8]) -> bool {
 }
 
 /// Rewrites the request's fields for the upstream.
-pub fn forwarded_fields(head: &mut RequestHead, connection: &ConnectionInfo, facts: &mut Facts, route: &Route) {
+pub fn forwarded_fields(
+    head: &mut RequestHead,
+    connection: &ConnectionInfo,
+    facts: &mut Facts,
+    route: &Route,
+    authority: &mut Vec<u8>,
+) {
     // gRPC servers refuse requests that do not promise to understand trailers.
     let te_trailers = is_grpc(&head.fields);
     strip_hop_by_hop(&mut head.fields, Keep { te_trailers });
-    let authority: Vec<u8> = head.authority().to_vec();
+    authority.clear();
+    authority.extend_from_slice(head.authority());
     let fields = &mut head.fields;
     let arrival = Arrival {
         peer: connection.peer.ip(),
         trusted: connection.listener.trusted_proxies(),
         https: connection.secure,
-        authority: &authority,
+        authority,
     };
     forwarded::rewrite(fields, &arrival);
     if let Some(id) = &facts.request_id {
@@ -156,18 +163,11 @@ pub fn answer_fields(fields: &mut Fields, route: &Route, facts: &Facts, rate: Op
 }
 
 /// What the upstream sees as `Host`.
-fn host(head: &RequestHead, route: &Route, endpoint: &Endpoint, out: &mut Vec<u8>) {
+fn host<'a>(head: &'a RequestHead, route: &'a Route, endpoint: &'a Endpoint) -> &'a [u8] {
     match &route.host {
-        HostPolicy::Preserve if !head.authority().is_empty() => out.extend_from_slice(head.authority()),
-        HostPolicy::Set(host) => out.extend_from_slice(host.as_bytes()),
-        HostPolicy::Preserve | HostPolicy::Upstream => {
-            let name = host_name(endpoint);
-            if name.contains(':') {
-                out.extend_from_slice(format!("[{name}]:{}", endpoint.address.port()).as_bytes());
-            } else {
-                out.extend_from_slice(format!("{name}:{}", endpoint.address.port()).as_bytes());
-            }
-        }
+        HostPolicy::Preserve if !head.authority().is_empty() => head.authority(),
+        HostPolicy::Set(host) => host.as_bytes(),
+        HostPolicy::Preserve | HostPolicy::Upstream => endpoint.authority.as_bytes(),
     }
 }
 
@@ -197,18 +197,7 @@ pub fn write_http1(
         head.fields.set_known(Known::Connection, b"upgrade");
         head.fields.set_known(Known::Upgrade, protocol);
     }
-    let body = head.framing();
-    match &route.host {
-        // The usual case copies no host.
-        HostPolicy::Preserve if !head.authority().is_empty() => {
-            write_request_head(out, head.method, target, head.authority(), &head.fields, body);
-        }
-        _ => {
-            let mut name = Vec::new();
-            host(head, route, endpoint, &mut name);
-            write_request_head(out, head.method, target, &name, &head.fields, body);
-        }
-    }
+    write_request_head(out, head.method, target, host(head, route, endpoint), &head.fields, head.framing());
 }
 
 /// The request as it goes to an HTTP/2 upstream.
@@ -221,11 +210,10 @@ pub fn http2_header(
     clock: &StageClock,
 ) -> Result<RequestHeader, Failure> {
     write_deadline(&mut head.fields, clock);
-    let mut authority = Vec::new();
-    host(head, route, endpoint, &mut authority);
+    let authority = host(head, route, endpoint);
     let scheme = if upstream.config.tls.is_some() { http::uri::Scheme::HTTPS } else { http::uri::Scheme::HTTP };
     let body: Body = head.framing();
-    let parts = to_http_request_parts(head.method, scheme, &authority, target, &head.fields, body)
+    let parts = to_http_request_parts(head.method, scheme, authority, target, &head.fields, body)
         .map_err(|error| Failure::refused(Reason::BadRequest, error.detail()))?;
     Ok(parts.into())
 }

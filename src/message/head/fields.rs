@@ -129,10 +129,9 @@ impl Fields {
         self.items.clear();
     }
 
-    /// Gives back memory beyond `bytes`, for a connection that goes idle after a large head.
-    pub fn shrink_to(&mut self, bytes: usize) {
-        self.buf.shrink_to(bytes);
-        self.items.shrink_to(bytes / size_of::<Field>());
+    /// Memory that is kept for the next head.
+    pub fn capacity_bytes(&self) -> usize {
+        self.buf.capacity() + self.items.capacity() * size_of::<Field>()
     }
 
     pub fn len(&self) -> usize {

@@ -2,4 +2,6 @@
 //! the real binary.
 
 mod command_line;
+mod inherit;
 mod process;
+mod under_load;

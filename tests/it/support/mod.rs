@@ -8,6 +8,7 @@
 pub mod fault_upstream;
 pub mod forebay;
 pub mod http;
+pub mod load;
 pub mod metrics;
 pub mod postgres;
 pub mod process;

@@ -1,0 +1,61 @@
+"""Instructions and allocations for one request, counted by callgrind: they do not depend on the machine's load.
+
+Two runs that differ only in the number of requests; the difference divided by the difference of the counts leaves
+out start-up. One connection, one request after the other, and an upstream that answers after 2 ms: then each request
+takes the same way through the event loop, sleeping wherever it can, and the counts repeat. Allocations are the calls of the allocator's entry points, so that a Rust program's own
+jemalloc counts as well as the C library's malloc (valgrind's dhat would see the latter only).
+"""
+
+import re
+from dataclasses import dataclass
+
+from .process import LOAD_CPU, BenchError, run
+from .targets import PORTS
+
+FEW, MANY = 400, 2400
+STARTUP_SECONDS = 120
+ALLOCATORS = re.compile(
+    r"^(_rjem_|je_|mi_)?(malloc|calloc|realloc|memalign|aligned_alloc|posix_memalign|mallocx|rallocx)(@.*)?('\d+)?$"
+)
+
+
+@dataclass
+class Counts:
+    instructions: float
+    allocations: float
+
+
+def per_request(targets, name, progress, few=FEW, many=MANY):
+    progress(f"callgrind: {name}, {few} requests")
+    base = collect(targets, name, few)
+    progress(f"callgrind: {name}, {many} requests")
+    more = collect(targets, name, many)
+    return Counts(*((m - b) / (many - few) for m, b in zip(more, base)))
+
+
+def collect(targets, name, requests):
+    out = targets.scratch / f"callgrind.{name}.{requests}"
+    wrapper = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", "--compress-strings=no", "--quiet"]
+    with targets.start_hold(), targets.start_upstream(), targets.start_proxy(name, wrapper, STARTUP_SECONDS) as server:
+        command = [targets.comparator("load"), "count", "--target", f"127.0.0.1:{PORTS[name]}", "--path", "/late"]
+        run([*command, "--requests", str(requests)], LOAD_CPU, 120)
+        server.stop(patience_seconds=20)
+    if not out.is_file():
+        raise BenchError(f"callgrind wrote nothing for {name}:\n{server.log_tail()}")
+    return parse(out)
+
+
+def parse(path):
+    """Total instructions and allocator calls of a callgrind file (see valgrind's "Callgrind Format Specification")."""
+    instructions, allocations, callee = None, 0, ""
+    with path.open(errors="replace") as lines:
+        for line in lines:
+            if line.startswith("cfn="):
+                callee = line[4:].strip()
+            elif line.startswith("calls=") and ALLOCATORS.match(callee):
+                allocations += int(line[6:].split()[0])
+            elif line.startswith(("summary:", "totals:")):
+                instructions = int(line.split()[1])
+    if instructions is None:
+        raise BenchError(f"{path} has no summary line: the program was killed before callgrind could write")
+    return instructions, allocations
