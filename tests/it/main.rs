@@ -5,5 +5,6 @@ mod config;
 mod corpus;
 mod e2e;
 mod faults;
+mod front;
 mod ops;
 mod support;
