@@ -5,4 +5,5 @@ mod config;
 mod corpus;
 mod e2e;
 mod ops;
+mod readme;
 mod support;
