@@ -40,14 +40,15 @@ impl Tasks {
         F: Future<Output = ()> + Send + 'static,
     {
         let panics = self.panics.clone();
-        self.tracker.spawn(async move {
-            // Unwind safety: the future is dropped right here, so nobody can see what the panic left half done,
-            // except through shared state, whose locks and RAII guards must hold up anyway.
-            if let Err(payload) = AssertUnwindSafe(future).catch_unwind().await {
+        // Unwind safety: the future is dropped when it ends, so nobody can see what the panic left half done, except
+        // through shared state, whose locks and RAII guards must hold up anyway. Combinators and not an `async` block:
+        // a block would hold the future twice, as what it captured and as what it polls.
+        self.tracker.spawn(AssertUnwindSafe(future).catch_unwind().map(move |ended| {
+            if let Err(payload) = ended {
                 panics.inc();
                 tracing::error!(task = name, message = panic_message(&*payload), "a task panicked");
             }
-        })
+        }))
     }
 
     /// Tasks that have not ended.

@@ -229,6 +229,24 @@ fn scale(number: &str, unit: u128) -> Option<u128> {
     whole.checked_mul(unit)?.checked_add(part / denominator)
 }
 
+/// Appends an address. IPv4 without the formatter: it is written several times for each request.
+pub fn write_ip(out: &mut Vec<u8>, ip: std::net::IpAddr) {
+    match ip {
+        std::net::IpAddr::V4(ip) => {
+            for (index, octet) in ip.octets().into_iter().enumerate() {
+                if index > 0 {
+                    out.push(b'.');
+                }
+                out.extend_from_slice(itoa::Buffer::new().format(octet).as_bytes());
+            }
+        }
+        std::net::IpAddr::V6(ip) => {
+            use std::io::Write as _;
+            write!(out, "{ip}").expect("writing to memory cannot fail");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -175,7 +175,8 @@ impl InFlightLimiter {
     fn refuse(&self, why: Unavailable, waited: Duration, retry_after: Duration) -> Refused {
         match why {
             Unavailable::QueueFull => self.metrics.rejected_full.inc(),
-            Unavailable::QueueTimeout | Unavailable::Deadline => self.metrics.rejected_timeout.inc(),
+            Unavailable::QueueTimeout => self.metrics.rejected_timeout.inc(),
+            Unavailable::Deadline => self.metrics.abandoned.inc(),
         }
         self.metrics.waited(waited);
         Refused { why, waited, retry_after }
@@ -345,7 +346,9 @@ impl Waiter {
 impl Drop for Waiter {
     fn drop(&mut self) {
         if !self.ended {
+            // The client has left, or the deadline passed outside of the queue.
             self.leave();
+            self.limiter.metrics.abandoned.inc();
             self.limiter.metrics.waited(self.since.elapsed());
         }
     }

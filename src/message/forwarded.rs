@@ -6,12 +6,12 @@
 //!
 //! When both `X-Forwarded-For` and `Forwarded` are there, the former decides: it is what nearly all proxies maintain.
 
-use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 
 use super::head::rules::{authority, is_token, list};
 use super::head::{Fields, Known};
 use crate::config::model::Cidr;
+use crate::units::write_ip;
 
 /// Addresses looked at from the right. A chain of more trusted proxies than this does not exist; a longer list is an
 /// attempt to make us work.
@@ -112,7 +112,7 @@ pub fn rewrite(fields: &mut Fields, arrival: &Arrival<'_>) -> IpAddr {
 
 fn replace(fields: &mut Fields, arrival: &Arrival<'_>, client: IpAddr) {
     fields.retain(|_, _, known| !is_forwarding(known));
-    fields.push_with(Known::XForwardedFor, |out| write_address(out, client));
+    fields.push_with(Known::XForwardedFor, |out| write_ip(out, client));
     fields.push_known(Known::XForwardedProto, arrival.scheme());
     if !arrival.authority.is_empty() {
         fields.push_known(Known::XForwardedHost, arrival.authority);
@@ -140,10 +140,10 @@ fn append(fields: &mut Fields, arrival: &Arrival<'_>, client: IpAddr) {
     let (no_list, no_forwarded) = (missing(fields, Known::XForwardedFor), missing(fields, Known::Forwarded));
     fields.extend_list(Known::XForwardedFor, |out| {
         if no_list {
-            write_address(out, client);
+            write_ip(out, client);
             out.extend_from_slice(b", ");
         }
-        write_address(out, peer);
+        write_ip(out, peer);
     });
     fields.extend_list(Known::Forwarded, |out| {
         if no_forwarded {
@@ -174,16 +174,11 @@ fn keep_single(fields: &mut Fields, known: Known, is_valid: impl Fn(&[u8]) -> bo
     }
 }
 
-fn write_address(out: &mut Vec<u8>, ip: IpAddr) {
-    write!(out, "{ip}").expect("writing to memory cannot fail");
-}
-
 fn write_for(out: &mut Vec<u8>, ip: IpAddr) {
-    match ip {
-        IpAddr::V4(ip) => write!(out, "for={ip}"),
-        IpAddr::V6(ip) => write!(out, "for=\"[{ip}]\""),
-    }
-    .expect("writing to memory cannot fail");
+    let (open, close): (&[u8], &[u8]) = if ip.is_ipv6() { (b"for=\"[", b"]\"") } else { (b"for=", b"") };
+    out.extend_from_slice(open);
+    write_ip(out, ip);
+    out.extend_from_slice(close);
 }
 
 fn write_element(out: &mut Vec<u8>, ip: IpAddr, arrival: &Arrival<'_>) {

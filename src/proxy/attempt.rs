@@ -32,6 +32,7 @@ use crate::message::head::{Body, HeadLimits, Method, Parsed, RequestHead, Respon
 use crate::message::hop::{Keep, strip_hop_by_hop};
 use crate::shutdown::Lifecycle;
 use crate::telemetry::Reason;
+use crate::telemetry::metrics::DetachedMetrics;
 use crate::upstream::Endpoint;
 
 /// Interim answers (1xx) that are read past before an answer counts as not valid.
@@ -52,6 +53,7 @@ pub struct Destination<'r> {
     pub live: &'r Live,
     pub method: Method,
     pub rate_fields: Option<RateFields>,
+    pub detached: &'r DetachedMetrics,
     /// Asked when the answer's head is written: a request that began before the drain ends its connection, too.
     pub lifecycle: &'r Lifecycle,
 }
@@ -220,7 +222,7 @@ impl Run<'_> {
             &self.to.live.clock,
         );
         let framing = if body == Body::Chunked { Framing::Chunked } else { Framing::Length };
-        let interim = if self.request.expects_continue() { client.interim_io() } else { None };
+        let interim = self.request.expects_continue().then(|| client.interim());
         let mut buf = Buf::default();
         let dead = AtomicBool::new(false);
 
@@ -240,7 +242,8 @@ impl Run<'_> {
             let delivered = self.to.pass_on(answer, body, &mut source, client, facts).await?;
             Ok(Relayed { reusable: keep_alive && source.is_done() && buf.is_empty(), delivered, switched: false })
         };
-        let relayed = run_both(sending, relaying, self.to.live, self.timer, self.to.route.on_client_gone).await;
+        let relayed =
+            run_both(sending, relaying, self.to.live, self.timer, self.to.route.on_client_gone, self.to.detached).await;
         drop(request_sink);
 
         let relayed = match relayed {
@@ -274,12 +277,15 @@ impl Run<'_> {
         let mut session = match stream {
             Ok(Some(session)) => Box::new(session),
             // The connection is full or closing: nothing was sent.
-            Ok(None) => return Err(AttemptError::Stale),
+            Ok(None) if facts.reused => return Err(AttemptError::Stale),
+            Ok(None) => return Err(AttemptError::Connect(Failure::detailed(Reason::ConnectFailed, "takes no stream"))),
             Err(error) => {
                 return Err(AttemptError::Connect(Failure::detailed(Reason::ConnectFailed, error.to_string())));
             }
         };
         let ends = source.is_done();
+        let repeatable = may_repeat(self.request.method, self.request.framing());
+        let dead = AtomicBool::new(false);
         let header = prepare::http2_header(
             self.request,
             self.to.route,
@@ -296,14 +302,14 @@ impl Run<'_> {
             _ => Sink::Discard,
         };
         let limits = body_limits(&self.to.listener.config, self.to.route.max_body_bytes, self.to.timeouts().first_byte);
-        let interim = if self.request.expects_continue() { client.interim_io() } else { None };
+        let interim = self.request.expects_continue().then(|| client.interim());
         let answer = &mut work.answer;
         let sending = send_request(source, &mut request_sink, self.to.live, limits, interim);
         let relaying = async {
-            session
-                .read_response_header()
-                .await
-                .map_err(|error| AnswerStop::Upstream(Reason::UpstreamReset, error.to_string()))?;
+            session.read_response_header().await.map_err(|error| {
+                dead.store(connection.is_closed() || was_not_processed(&error), Ordering::Relaxed);
+                AnswerStop::Upstream(Reason::UpstreamReset, error.to_string())
+            })?;
             let header = session.response_header().ok_or_else(|| bad("no head"))?;
             *answer = ResponseHead::from_http2(header, self.to.method, session.response_finished()).map_err(refused)?;
             self.to.started(answer, facts)?;
@@ -311,8 +317,13 @@ impl Run<'_> {
             let mut source = Source::Http2Answer(Http2Answer::new(session));
             self.to.pass_on(answer, body, &mut source, client, facts).await
         };
-        let delivered = run_both(sending, relaying, self.to.live, self.timer, self.to.route.on_client_gone).await?;
-        Ok(Done::Answered { complete: delivered })
+        let relayed =
+            run_both(sending, relaying, self.to.live, self.timer, self.to.route.on_client_gone, self.to.detached).await;
+        match relayed {
+            Ok(delivered) => Ok(Done::Answered { complete: delivered }),
+            Err(_) if dead.load(Ordering::Relaxed) && facts.reused && repeatable => Err(AttemptError::Stale),
+            Err(failure) => Err(failure.into()),
+        }
     }
 }
 
@@ -331,6 +342,7 @@ impl Destination<'_> {
         };
         answer.reset();
         let mut interim = 0;
+        let mut begun = false;
         loop {
             if !buf.is_empty() {
                 match parse_response(buf.filled(), &limits, self.method, answer) {
@@ -344,9 +356,15 @@ impl Destination<'_> {
                             return Err(bad("too many interim answers"));
                         }
                         answer.reset();
+                        if std::mem::take(&mut begun) {
+                            self.limit_first_byte();
+                        }
                         continue;
                     }
+                    // Set once: a head is short enough to be there in the time that an answer may be silent.
+                    Ok(Parsed::Incomplete) if begun => {}
                     Ok(Parsed::Incomplete) => {
+                        begun = true;
                         self.live.clock.limit_answer(self.timeouts().between_bytes, Reason::BetweenBytesTimeout);
                     }
                     Err(error) => return Err(refused(error)),
@@ -365,6 +383,15 @@ impl Destination<'_> {
                     return Err(AnswerStop::Upstream(Reason::UpstreamReset, error.to_string()));
                 }
             }
+        }
+    }
+
+    /// The wait for the answer goes on after an interim one.
+    fn limit_first_byte(&self) {
+        if self.live.request_sent.load(Ordering::Relaxed) {
+            self.live.clock.limit_answer(self.timeouts().first_byte, Reason::FirstByteTimeout);
+        } else {
+            self.live.clock.unlimit_answer();
         }
     }
 
@@ -403,10 +430,14 @@ impl Destination<'_> {
         }
         self.live.head_sent.store(true, Ordering::Relaxed);
         let outlive = self.route.on_client_gone == ClientGone::Finish;
-        let mut sink = match client.begin(answer, body) {
-            Ok(sink) => sink,
-            Err(_) if outlive => Sink::Discard,
-            Err(_) => return Err(AnswerStop::ClientGone),
+        let begun = if self.live.client_gone.load(Ordering::Relaxed) { None } else { client.begin(answer, body).ok() };
+        let mut sink = match begun {
+            Some(sink) => sink,
+            None if outlive => {
+                self.live.client_gone.store(true, Ordering::Relaxed);
+                Sink::Discard
+            }
+            None => return Err(AnswerStop::ClientGone),
         };
         pump_answer(source, &mut sink, self.live, self.answer_limits(), outlive).await?;
         let delivered = !matches!(sink, Sink::Discard);
@@ -448,6 +479,12 @@ impl Destination<'_> {
         let max = self.upstream.config.max_response_body_bytes;
         answer_limits(&self.listener.config, self.timeouts().between_bytes, max)
     }
+}
+
+/// The upstream says that it has not looked at the stream (RFC 9113 §8.7), or its connection has ended.
+fn was_not_processed(error: &pingora::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+    cause.is_some_and(|h2| h2.is_io() || h2.is_go_away() || h2.reason() == Some(h2::Reason::REFUSED_STREAM))
 }
 
 fn bad(detail: &str) -> AnswerStop {

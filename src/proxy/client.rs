@@ -42,11 +42,11 @@ impl<'c> Client<'c> {
         }
     }
 
-    /// The connection on which an interim answer (100 Continue) can be written.
-    pub fn interim_io(&self) -> Option<&'c Io> {
+    /// Where a `100 Continue` can be written while the answer itself has not begun.
+    pub fn interim(&self) -> Interim<'c> {
         match self {
-            Client::Http1(client) => Some(client.io),
-            Client::Http2(_) => None,
+            Client::Http1(client) => Interim::Http1(client.io),
+            Client::Http2(respond) => Interim::Http2(respond.clone()),
         }
     }
 
@@ -64,6 +64,29 @@ impl<'c> Client<'c> {
     }
 }
 
+/// Says to a client that waits with its body (`Expect: 100-continue`) that somebody will read it.
+pub enum Interim<'c> {
+    Http1(&'c Io),
+    Http2(SharedRespond),
+}
+
+impl Interim<'_> {
+    /// A failure shows in the next read or write, so that there is nothing to report here.
+    pub async fn send(self) {
+        match self {
+            Interim::Http1(io) => {
+                let _ = io.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await;
+            }
+            Interim::Http2(respond) => {
+                let (mut parts, ()) = http::Response::new(()).into_parts();
+                parts.status = http::StatusCode::CONTINUE;
+                let mut respond = respond.lock().unwrap_or_else(PoisonError::into_inner);
+                let _ = respond.send_informational(http::Response::from_parts(parts, ()));
+            }
+        }
+    }
+}
+
 impl Http1Client<'_> {
     fn begin(&mut self, head: &mut ResponseHead, body: ResponseBody) -> Http1Sink<'_> {
         let (body, framing) = match body {
@@ -75,6 +98,8 @@ impl Http1Client<'_> {
             ResponseBody::None | ResponseBody::Length(_) => (body, Framing::Length),
         };
         match (self.keep_alive, self.version) {
+            // The connection is no longer one of HTTP: `Connection: upgrade` stands there already.
+            _ if head.status == 101 => {}
             (false, _) => head.fields.set_known(Known::Connection, b"close"),
             (true, Version::Http10) => head.fields.set_known(Known::Connection, b"keep-alive"),
             _ => {}

@@ -20,7 +20,7 @@ use super::listener::ConnectionInfo;
 use super::prepare::RequestId;
 use super::relay::{AnswerLimits, AnswerStop, BodyLimits, Live, RequestEnd};
 use super::respond::{self, Failure};
-use super::timer::{LazyTimer, StageClock};
+use super::timer::{LazyTimer, StageClock, until};
 use super::upgrade::{Switch, TunnelEnd};
 use super::workspace::Workspace;
 use super::{Proxy, attempt, prepare};
@@ -29,7 +29,7 @@ use crate::limits::{KeyLookup, Permits, Rejection, RequestKeys, TryAdmit, rate_f
 use crate::message::head::{Body, Known, Method, RequestHead, ResponseBody, Version};
 use crate::message::{forwarded, ids, path};
 use crate::routing::Found;
-use crate::telemetry::metrics::{RouteMetrics, UpstreamMetrics};
+use crate::telemetry::metrics::{DetachedMetrics, RouteMetrics, UpstreamMetrics};
 use crate::telemetry::{InFlightGuard, Protocol, Reason, RequestRecord, Timings};
 
 /// What becomes of the connection after an exchange.
@@ -90,9 +90,13 @@ impl Exchange<'_> {
         let mut facts = Facts::default();
         let generation = self.proxy.generation();
         let mut switch = None;
-        let done = match self.find_route(&generation, &mut facts) {
-            Ok(matched) => self.serve_route(&matched, &mut source, &mut client, &mut facts, &mut switch).await,
-            Err(failure) => Err(failure),
+        let done = if self.head.is_asterisk() {
+            self.respond((200, "", ""), &source, &mut client, &mut facts).await
+        } else {
+            match self.find_route(&generation, &mut facts) {
+                Ok(matched) => self.serve_route(&matched, &mut source, &mut client, &mut facts, &mut switch).await,
+                Err(failure) => Err(failure),
+            }
         };
         let after = self.conclude(done, &source, &mut client, &mut facts).await;
         if let Some(switch) = switch {
@@ -141,7 +145,7 @@ impl Exchange<'_> {
         let permits = self.admit(route, matched, source, &live, facts).await?;
         let done = match &route.route.action {
             RouteAction::Respond { status, content_type, body } => {
-                respond_statically(*status, content_type, body, self.head, client, self.work, facts).await
+                self.respond((*status, content_type, body), source, client, facts).await
             }
             RouteAction::Proxy { .. } => {
                 let upstream = route.upstream.as_ref().expect("a proxy route is built with its upstream");
@@ -154,6 +158,7 @@ impl Exchange<'_> {
                     live: &live,
                     method: self.head.method,
                     rate_fields: rate_fields(standing),
+                    detached: &self.proxy.telemetry.detached,
                     lifecycle: &self.proxy.lifecycle,
                 };
                 let run = attempt::Run { to, request: self.head, timer: self.timer };
@@ -184,6 +189,13 @@ impl Exchange<'_> {
         {
             client.close_after();
             return Err(Failure::refused(Reason::BodyTooLarge, "the body is larger than this route allows"));
+        }
+        let websocket = self.head.upgrade().is_some_and(|asked| prepare::names(asked, b"websocket"));
+        if websocket && route.upstream.is_some() && prepare::upgrade(self.head, &route.route).is_none() {
+            // Other protocols that a route does not list are simply not offered to the upstream, and the client gets an
+            // ordinary answer (RFC 9110 §7.8): clients ask for `h2c` with every request. A WebSocket handshake has no
+            // use for an ordinary answer, and nobody would learn why it failed.
+            return Err(Failure::refused(Reason::UpgradeRefused, "websocket is not among the upgrades of this route"));
         }
         Ok(())
     }
@@ -230,6 +242,43 @@ impl Exchange<'_> {
                 facts.timings.rate_delay = rejection.rate_delay;
                 facts.timings.queue = rejection.queue;
                 Err(rejected(rejection, route.route.rate_limit_headers))
+            }
+        }
+    }
+
+    /// An answer of our own: of a `respond` route, or to `OPTIONS *`, which asks about the server and not for a route.
+    async fn respond(
+        &mut self,
+        (status, content_type, body): (u16, &str, &str),
+        source: &Source<'_>,
+        client: &mut Client<'_>,
+        facts: &mut Facts,
+    ) -> Result<Done, Failure> {
+        self.work.answer.reset();
+        self.work.answer.status = status;
+        if !body.is_empty() {
+            self.work.answer.fields.push_known(Known::ContentType, content_type.as_bytes());
+        }
+        if let Some(id) = &facts.request_id {
+            self.work.answer.fields.push_known(Known::XRequestId, id.as_str().as_bytes());
+        }
+        if !source.is_done() || !self.proxy.lifecycle.keep_alive() {
+            client.close_after();
+        }
+        facts.status = status;
+        // A status that the configuration asks for is no failure, whatever it is.
+        facts.reason = Some(Reason::Ok);
+        let length = ResponseBody::Length(body.len() as u64);
+        let send = respond::send(client, Some(self.head), &mut self.work.answer, length, body.as_bytes());
+        let limit = Instant::now() + self.connection.listener.timeouts().write;
+        match until(limit, self.timer, send).await {
+            Some(Ok((_, bytes))) => {
+                facts.response_bytes = bytes;
+                Ok(Done::Answered { complete: true })
+            }
+            stopped => {
+                facts.reason = Some(if stopped.is_some() { Reason::ClientGone } else { Reason::WriteTimeout });
+                Ok(Done::Answered { complete: false })
             }
         }
     }
@@ -283,15 +332,7 @@ impl Exchange<'_> {
         // Whoever does not read even this keeps the connection no longer than the listener's write limit.
         let limit = Instant::now() + self.connection.listener.timeouts().write;
         let send = respond::send_failure(client, Some(self.head), facts.request_id.as_ref(), &failure);
-        let mut send = pin!(send);
-        let sent = poll_fn(|cx| {
-            if let Poll::Ready(sent) = send.as_mut().poll(cx) {
-                return Poll::Ready(sent.ok());
-            }
-            self.timer.poll_until(cx, limit).map(|()| None)
-        })
-        .await;
-        match sent {
+        match until(limit, self.timer, send).await.and_then(Result::ok) {
             Some((status, bytes)) => {
                 facts.status = status;
                 facts.response_bytes = bytes;
@@ -397,34 +438,6 @@ pub async fn race<T>(
     .await
 }
 
-async fn respond_statically(
-    status: u16,
-    content_type: &str,
-    body: &str,
-    request: &RequestHead,
-    client: &mut Client<'_>,
-    work: &mut Workspace,
-    facts: &mut Facts,
-) -> Result<Done, Failure> {
-    work.answer.reset();
-    work.answer.status = status;
-    work.answer.fields.push_known(Known::ContentType, content_type.as_bytes());
-    if let Some(id) = &facts.request_id {
-        work.answer.fields.push_known(Known::XRequestId, id.as_str().as_bytes());
-    }
-    let length = ResponseBody::Length(body.len() as u64);
-    match respond::send(client, Some(request), &mut work.answer, length, body.as_bytes()).await {
-        Ok((status, bytes)) => {
-            facts.status = status;
-            facts.response_bytes = bytes;
-            // A status that the configuration asks for is no failure, whatever it is.
-            facts.reason = Some(Reason::Ok);
-            Ok(Done::Answered { complete: true })
-        }
-        Err(_) => Err(Reason::ClientGone.into()),
-    }
-}
-
 /// Polls both loops of one attempt and the clock until the answer is through or something ends it.
 pub async fn run_both<T>(
     request: impl Future<Output = RequestEnd>,
@@ -432,20 +445,28 @@ pub async fn run_both<T>(
     live: &Live,
     timer: &mut LazyTimer,
     on_gone: ClientGone,
+    detached: &DetachedMetrics,
 ) -> Result<T, Failure> {
     let mut request = pin!(request);
     let mut answer = pin!(answer);
     let mut watching = true;
-    poll_fn(|cx| {
+    let mut alone = None;
+    let result = poll_fn(|cx| {
         if watching && let Poll::Ready(end) = request.as_mut().poll(cx) {
             watching = false;
             match end {
                 // What the upstream works on may go on without the client, but only if it has the whole request.
                 RequestEnd::ClientGone
-                    if on_gone == ClientGone::Finish && live.request_sent.load(Ordering::Relaxed) => {}
+                    if on_gone == ClientGone::Finish && live.request_sent.load(Ordering::Relaxed) =>
+                {
+                    live.client_gone.store(true, Ordering::Relaxed);
+                }
                 RequestEnd::ClientGone => return Poll::Ready(Err(Reason::ClientGone.into())),
                 RequestEnd::Refused(reason, detail) => return Poll::Ready(Err(Failure::refused(reason, detail))),
             }
+        }
+        if live.client_gone.load(Ordering::Relaxed) {
+            alone.get_or_insert_with(|| detached.begin());
         }
         if let Poll::Ready(done) = answer.as_mut().poll(cx) {
             return Poll::Ready(done.map_err(|stop| match stop {
@@ -455,7 +476,11 @@ pub async fn run_both<T>(
         }
         live.clock.poll_expired(cx, timer).map(|reason| Err(reason.into()))
     })
-    .await
+    .await;
+    if let (Some(alone), Ok(_)) = (alone, &result) {
+        alone.finished();
+    }
+    result
 }
 
 pub fn body_limits(connection: &crate::config::model::Listener, max_bytes: u64, first_byte: Duration) -> BodyLimits {

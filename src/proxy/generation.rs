@@ -24,8 +24,10 @@ use crate::telemetry::metrics::{
 };
 use crate::upstream::{Endpoint, EndpointSet, HttpProbe, Probe, SystemResolver};
 
-/// How often resting connections are looked at.
+/// How often resting connections are looked at, at least.
 const SWEEP: Duration = Duration::from_secs(5);
+/// And at most, however short their time is.
+const LEAST_SWEEP: Duration = Duration::from_millis(100);
 
 /// A compiled configuration.
 pub struct Generation {
@@ -195,10 +197,11 @@ fn build_upstream(
     let connector = Arc::new(connector);
     let service = match before {
         Some(before) if before.service.serves(config) && config.tls.is_none() => before.service.clone(),
-        _ => start_service(config, &connector, seed),
+        _ => start_service(config, &connector, telemetry, seed),
     };
     let stop = CancellationToken::new();
-    tasks.spawn("connection sweeper", sweep(Arc::downgrade(&connector), stop.clone()));
+    let period = config.timeouts.idle.clamp(LEAST_SWEEP, SWEEP);
+    tasks.spawn("connection sweeper", sweep(Arc::downgrade(&connector), period, stop.clone()));
     Ok(Arc::new(UpstreamRuntime {
         config: config.clone(),
         metrics,
@@ -209,16 +212,21 @@ fn build_upstream(
     }))
 }
 
-fn start_service(config: &Arc<Upstream>, connector: &Arc<Connector>, seed: Seed) -> Arc<crate::upstream::Upstream> {
+fn start_service(
+    config: &Arc<Upstream>,
+    connector: &Arc<Connector>,
+    telemetry: &Telemetry,
+    seed: Seed,
+) -> Arc<crate::upstream::Upstream> {
     let probe: Arc<dyn Probe> = match &config.tls {
         None => Arc::new(HttpProbe { http2: config.protocol == UpstreamProtocol::Http2 }),
         Some(_) => Arc::new(SecureProbe::new(connector.clone())),
     };
-    crate::upstream::Upstream::start(config.clone(), Arc::new(SystemResolver), probe, seed.0 as u64)
+    crate::upstream::Upstream::start(config.clone(), Arc::new(SystemResolver), probe, telemetry, seed.0 as u64)
 }
 
-async fn sweep(connector: Weak<Connector>, stop: CancellationToken) {
-    let mut interval = tokio::time::interval(SWEEP);
+async fn sweep(connector: Weak<Connector>, period: Duration, stop: CancellationToken) {
+    let mut interval = tokio::time::interval(period);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,

@@ -18,7 +18,7 @@ use super::exchange::{After, Exchange, protocol};
 use super::io::Io;
 use super::listener::ConnectionInfo;
 use super::respond::{self, Failure};
-use super::timer::LazyTimer;
+use super::timer::{LazyTimer, until};
 use super::workspace::{Desk, Lent};
 use super::{Counted, Proxy};
 use crate::message::head::{HeadError, Parsed, RequestHead, Version, parse_request};
@@ -60,7 +60,7 @@ pub async fn serve(proxy: &Arc<Proxy>, info: ConnectionInfo, io: Io, buf: Buf) {
             After::Abort | After::Switched => return,
         }
     }
-    let _ = poll_fn(|cx| connection.io.poll_shutdown(cx)).await;
+    connection.close().await;
 }
 
 impl Connection<'_> {
@@ -69,7 +69,8 @@ impl Connection<'_> {
         if !self.buf.is_empty() {
             return true;
         }
-        let limit = Instant::now() + self.info.listener.timeouts().idle;
+        let idle = if self.requests == 0 { self.info.first_head() } else { self.info.listener.timeouts().idle };
+        let limit = Instant::now() + idle;
         let mut limit = self.info.ends_at.map_or(limit, |ends_at| limit.min(ends_at));
         let mut leaving = !self.proxy.lifecycle.keep_alive();
         if leaving {
@@ -144,12 +145,8 @@ impl Connection<'_> {
         let http1 = Http1Client { io: &self.io, out: &mut out, version: Version::Http11, keep_alive: false };
         let mut client = Client::Http1(http1);
         let limit = Instant::now() + self.info.listener.timeouts().write;
-        let mut send = pin!(respond::send_failure(&mut client, None, None, &failure));
-        let sent = poll_fn(|cx| match send.as_mut().poll(cx) {
-            Poll::Ready(sent) => Poll::Ready(sent.ok()),
-            Poll::Pending => self.timer.poll_until(cx, limit).map(|()| None),
-        })
-        .await;
+        let send = respond::send_failure(&mut client, None, None, &failure);
+        let sent = until(limit, &mut self.timer, send).await.and_then(Result::ok);
         let total = started.elapsed();
         self.proxy.telemetry.finish(&RequestRecord {
             route: self.proxy.unmatched.clone(),
@@ -175,8 +172,15 @@ impl Connection<'_> {
         if sent.is_some() { After::Close } else { After::Abort }
     }
 
+    /// Closes our side; false when that did not work. Under TLS this writes, for which a client that does not read must
+    /// not make us wait for ever.
+    async fn close(&mut self) -> bool {
+        let shutdown = poll_fn(|cx| self.io.poll_shutdown(cx));
+        until(Instant::now() + LINGER, &mut self.timer, shutdown).await.is_some_and(|closed| closed.is_ok())
+    }
+
     async fn linger(mut self) {
-        if poll_fn(|cx| self.io.poll_shutdown(cx)).await.is_err() {
+        if !self.close().await {
             return;
         }
         let limit = Instant::now() + LINGER;

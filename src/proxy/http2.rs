@@ -20,10 +20,10 @@ use super::exchange::{Exchange, protocol};
 use super::http1::head_failure;
 use super::listener::ConnectionInfo;
 use super::respond;
-use super::timer::LazyTimer;
+use super::timer::{LazyTimer, until};
 use super::workspace::{Desk, Lent};
 use super::{Counted, Proxy};
-use crate::message::head::Version;
+use crate::message::head::{HeadError, Version};
 use crate::shutdown::Phase;
 use crate::telemetry::{RequestRecord, Timings};
 
@@ -31,6 +31,8 @@ use crate::telemetry::{RequestRecord, Timings};
 const GOAWAY_GRACE: Duration = Duration::from_secs(1);
 /// Streams that a client may reset before we have seen them, at once (CVE-2023-44487); more end the connection.
 const MAX_PENDING_RESETS: usize = 20;
+/// What h2 keeps of one stream for a client that does not read: 100 streams hold a few megabytes, not h2's default of 40.
+const MAX_SEND_BUFFER: usize = 64 * 1024;
 
 /// Serves streams until the connection ends.
 pub async fn serve(proxy: &Arc<Proxy>, info: ConnectionInfo, stream: Stream) {
@@ -41,6 +43,7 @@ pub async fn serve(proxy: &Arc<Proxy>, info: ConnectionInfo, stream: Stream) {
         .initial_window_size(config.http2_stream_window)
         .initial_connection_window_size(config.http2_connection_window)
         .max_header_list_size(u32::try_from(config.max_head_bytes).unwrap_or(u32::MAX))
+        .max_send_buffer_size(MAX_SEND_BUFFER)
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS);
     let started = tokio::time::timeout(config.timeouts.head, handshake(stream, Some(options))).await;
     let Ok(Ok(mut connection)) = started else {
@@ -64,6 +67,7 @@ pub async fn serve(proxy: &Arc<Proxy>, info: ConnectionInfo, stream: Stream) {
             }
             let limit = match (open.load(Ordering::Acquire), leaving) {
                 (0, true) => idle_since + GOAWAY_GRACE,
+                (0, false) if requests == 0 => idle_since + info.first_head(),
                 (0, false) => idle_since + info.listener.timeouts().idle,
                 // Streams bound themselves; look again later whether the connection has become idle.
                 _ => {
@@ -83,9 +87,14 @@ pub async fn serve(proxy: &Arc<Proxy>, info: ConnectionInfo, stream: Stream) {
                 requests += 1;
                 idle_since = Instant::now();
                 spawn_stream(proxy, &info, &open, request, respond);
-                if requests >= info.listener.config.max_requests_per_connection && !leaving {
+                let max = info.listener.config.max_requests_per_connection;
+                if requests >= max && !leaving {
                     leaving = true;
                     connection.graceful_shutdown();
+                }
+                // GOAWAY takes full effect when the client acknowledges it. One that goes on instead is cut off.
+                if requests >= max.saturating_mul(2) {
+                    return;
                 }
             }
             Next::Accepted(Some(Err(error))) => {
@@ -163,14 +172,20 @@ async fn serve_stream(
     let respond = Arc::new(Mutex::new(respond));
     let (parts, stream) = request.into_parts();
     let mut client = Client::Http2(respond.clone());
+    let mut timer = LazyTimer::new(started + info.listener.timeouts().idle);
     let mut desk = Lent::new();
     let Desk { head, work, .. } = &mut *desk;
-    match head.fill_from_http2(&parts, stream.is_end_stream()) {
+    let filled = match parts.headers.len() > info.listener.config.max_headers {
+        true => Err(HeadError::TooLarge("the head has more fields than allowed")),
+        false => head.fill_from_http2(&parts, stream.is_end_stream()),
+    };
+    match filled {
         Ok(()) => {}
         Err(error) => {
             info.listener.metrics.head_errors.inc();
             let failure = head_failure(error);
-            let sent = respond::send_failure(&mut client, None, None, &failure).await;
+            let limit = started + info.listener.timeouts().write;
+            let sent = until(limit, &mut timer, respond::send_failure(&mut client, None, None, &failure)).await;
             return proxy.telemetry.finish(&RequestRecord {
                 route: proxy.unmatched.clone(),
                 upstream: None,
@@ -187,14 +202,13 @@ async fn serve_stream(
                 reason: failure.reason,
                 detail: failure.detail.as_deref(),
                 request_bytes: 0,
-                response_bytes: sent.map_or(0, |(_, bytes)| bytes),
+                response_bytes: sent.and_then(Result::ok).map_or(0, |(_, bytes)| bytes),
                 attempts: 0,
                 reused: false,
                 timings: Timings { total: started.elapsed(), ..Timings::default() },
             });
         }
     }
-    let mut timer = LazyTimer::new(started + info.listener.timeouts().idle);
     let source = Source::Http2(Http2Source::new(stream, respond));
     let exchange = Exchange { proxy, connection: info, head, work, timer: &mut timer, started };
     // HTTP/2 knows no 101, so nothing can switch; what `After` says about a connection is about HTTP/1. A stream that

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use pingora::protocols::l4::stream::Stream as L4Stream;
-use pingora::protocols::{ALPN, Ssl, Stream};
+use pingora::protocols::{ALPN, Stream};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +35,15 @@ pub struct ConnectionInfo {
     pub secure: bool,
     /// When the connection has to end by its lifetime.
     pub ends_at: Option<Instant>,
+}
+
+impl ConnectionInfo {
+    /// How long a new connection may be silent. It has not been used yet, so the idle time between two requests is not
+    /// meant for it; a longer head limit does not keep it beyond that either.
+    pub fn first_head(&self) -> Duration {
+        let timeouts = self.listener.timeouts();
+        timeouts.head.min(timeouts.idle)
+    }
 }
 
 /// Accepts until `stop` is cancelled.
@@ -113,14 +123,18 @@ async fn serve_connection(proxy: &Arc<Proxy>, info: ConnectionInfo, tcp: TcpStre
         return serve_plain(proxy, info, Box::new(plain)).await;
     };
     let limit = info.listener.timeouts().tls_handshake;
-    // Boxed: the handshake's state must not stay in the connection's future for its whole life.
-    let handshake = Box::pin(async move { tokio::time::timeout(limit, acceptor.tls_handshake(plain)).await });
+    // Boxed, with the stream made a trait object inside: the handshake's state must not be part of the connection's
+    // future, which lives as long as the connection.
+    let handshake: BoxFuture<'_, _> = Box::pin(async move {
+        let handshake = tokio::time::timeout(limit, acceptor.tls_handshake(plain)).await;
+        handshake.map(|done| done.map(|stream| Box::new(stream) as Stream))
+    });
     match handshake.await {
         Ok(Ok(stream)) => {
             if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
-                Box::pin(http2::serve(proxy, info, Box::new(stream))).await;
+                Box::pin(http2::serve(proxy, info, stream)).await;
             } else {
-                http1::serve(proxy, info, Io::new(Box::new(stream)), Buf::default()).await;
+                http1::serve(proxy, info, Io::new(stream), Buf::default()).await;
             }
         }
         Ok(Err(error)) => {
@@ -141,9 +155,8 @@ async fn serve_plain(proxy: &Arc<Proxy>, info: ConnectionInfo, stream: Stream) {
     if !info.listener.config.http2 {
         return http1::serve(proxy, info, io, buf).await;
     }
-    let limit = Instant::now() + info.listener.timeouts().idle;
+    let limit = Instant::now() + info.first_head();
     let mut timer = LazyTimer::new(limit);
-    let mut limit = limit;
     loop {
         let read = poll_fn(|cx| {
             if let Poll::Ready(read) = io.poll_first_read(cx, &mut buf) {
@@ -163,7 +176,6 @@ async fn serve_plain(proxy: &Arc<Proxy>, info: ConnectionInfo, stream: Stream) {
             let Some(stream) = unread(io.into_stream(), buf.filled()) else { return };
             return Box::pin(http2::serve(proxy, info, stream)).await;
         }
-        limit = limit.min(Instant::now() + info.listener.timeouts().head);
     }
 }
 

@@ -10,7 +10,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
 use super::exchange::Facts;
-use super::generation::{UpstreamRuntime, host_name};
+use super::generation::UpstreamRuntime;
 use super::listener::ConnectionInfo;
 use super::respond::Failure;
 use super::timer::StageClock;
@@ -19,6 +19,7 @@ use crate::deadline;
 use crate::limits::RateFields;
 use crate::message::forwarded::{self, Arrival};
 use crate::message::head::http2::to_http_request_parts;
+use crate::message::head::rules::list;
 use crate::message::head::{Body, Fields, Known, RequestHead, write_request_head};
 use crate::message::hop::{Keep, strip_hop_by_hop};
 use crate::message::{grpc, ids};
@@ -83,11 +84,19 @@ pub fn is_grpc(fields: &Fields) -> bool {
     fields.get(Known::ContentType).is_some_and(grpc::is_grpc)
 }
 
-/// The protocol that may be switched to: asked for by the client and allowed by the route.
+/// The protocol that may be switched to: the first that the client asks for and the route allows. None for a request
+/// with a body: what is left of its framing would be taken for bytes of the other protocol.
 pub fn upgrade(head: &RequestHead, route: &Route) -> Option<Box<[u8]>> {
-    let asked = head.upgrade()?;
-    let allowed = route.upgrades.protocols.iter().any(|protocol| protocol.as_bytes().eq_ignore_ascii_case(asked));
-    allowed.then(|| asked.into())
+    if !matches!(head.framing(), Body::None | Body::Length(0)) {
+        return None;
+    }
+    let allowed = |asked: &&[u8]| route.upgrades.protocols.iter().any(|p| p.as_bytes().eq_ignore_ascii_case(asked));
+    list(head.upgrade()?).find(allowed).map(Into::into)
+}
+
+/// True when this protocol is in the list of an `Upgrade` field.
+pub fn names(upgrade: &[u8], protocol: &[u8]) -> bool {
+    list(upgrade).any(|asked| asked.eq_ignore_ascii_case(protocol))
 }
 
 /// Rewrites the request's fields for the upstream.
@@ -154,18 +163,11 @@ pub fn answer_fields(fields: &mut Fields, route: &Route, facts: &Facts, rate: Op
 }
 
 /// What the upstream sees as `Host`.
-fn host(head: &RequestHead, route: &Route, endpoint: &Endpoint, out: &mut Vec<u8>) {
+fn host<'a>(head: &'a RequestHead, route: &'a Route, endpoint: &'a Endpoint) -> &'a [u8] {
     match &route.host {
-        HostPolicy::Preserve if !head.authority().is_empty() => out.extend_from_slice(head.authority()),
-        HostPolicy::Set(host) => out.extend_from_slice(host.as_bytes()),
-        HostPolicy::Preserve | HostPolicy::Upstream => {
-            let name = host_name(endpoint);
-            if name.contains(':') {
-                out.extend_from_slice(format!("[{name}]:{}", endpoint.address.port()).as_bytes());
-            } else {
-                out.extend_from_slice(format!("{name}:{}", endpoint.address.port()).as_bytes());
-            }
-        }
+        HostPolicy::Preserve if !head.authority().is_empty() => head.authority(),
+        HostPolicy::Set(host) => host.as_bytes(),
+        HostPolicy::Preserve | HostPolicy::Upstream => endpoint.authority.as_bytes(),
     }
 }
 
@@ -195,18 +197,7 @@ pub fn write_http1(
         head.fields.set_known(Known::Connection, b"upgrade");
         head.fields.set_known(Known::Upgrade, protocol);
     }
-    let body = head.framing();
-    match &route.host {
-        // The usual case copies no host.
-        HostPolicy::Preserve if !head.authority().is_empty() => {
-            write_request_head(out, head.method, target, head.authority(), &head.fields, body);
-        }
-        _ => {
-            let mut name = Vec::new();
-            host(head, route, endpoint, &mut name);
-            write_request_head(out, head.method, target, &name, &head.fields, body);
-        }
-    }
+    write_request_head(out, head.method, target, host(head, route, endpoint), &head.fields, head.framing());
 }
 
 /// The request as it goes to an HTTP/2 upstream.
@@ -219,11 +210,10 @@ pub fn http2_header(
     clock: &StageClock,
 ) -> Result<RequestHeader, Failure> {
     write_deadline(&mut head.fields, clock);
-    let mut authority = Vec::new();
-    host(head, route, endpoint, &mut authority);
+    let authority = host(head, route, endpoint);
     let scheme = if upstream.config.tls.is_some() { http::uri::Scheme::HTTPS } else { http::uri::Scheme::HTTP };
     let body: Body = head.framing();
-    let parts = to_http_request_parts(head.method, scheme, &authority, target, &head.fields, body)
+    let parts = to_http_request_parts(head.method, scheme, authority, target, &head.fields, body)
         .map_err(|error| Failure::refused(Reason::BadRequest, error.detail()))?;
     Ok(parts.into())
 }

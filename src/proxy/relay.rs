@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::body::{BodyError, Source, fill};
-use super::io::Io;
+use super::client::Interim;
 use super::sink::Sink;
 use super::timer::StageClock;
 use crate::telemetry::Reason;
@@ -37,6 +37,8 @@ pub struct Live {
     /// The answer's head is on its way to the client: a failure can no longer become another answer.
     pub head_sent: AtomicBool,
     pub response_bytes: AtomicU64,
+    /// The client has left, and the work goes on without it (`on_client_gone = "finish"`).
+    pub client_gone: AtomicBool,
 }
 
 impl Live {
@@ -49,6 +51,7 @@ impl Live {
             answer_started: AtomicBool::new(false),
             head_sent: AtomicBool::new(false),
             response_bytes: AtomicU64::new(0),
+            client_gone: AtomicBool::new(false),
         }
     }
 
@@ -92,7 +95,7 @@ pub async fn send_request(
     sink: &mut Sink<'_>,
     live: &Live,
     limits: BodyLimits,
-    interim: Option<&Io>,
+    interim: Option<Interim<'_>>,
 ) -> RequestEnd {
     if let Err(end) = pump_request(source, sink, live, limits, interim).await {
         match end {
@@ -116,13 +119,13 @@ async fn pump_request(
     sink: &mut Sink<'_>,
     live: &Live,
     limits: BodyLimits,
-    interim: Option<&Io>,
+    interim: Option<Interim<'_>>,
 ) -> Result<(), Stop> {
+    live.clock.enter(Reason::DeadlineRequest);
     if !source.is_done() {
-        live.clock.enter(Reason::DeadlineRequest);
-        if let Some(io) = interim {
+        if let Some(interim) = interim {
             // Asked for by `Expect`: the client sends its body only now that somebody will read it.
-            let _ = io.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await;
+            interim.send().await;
         }
         pump_request_body(source, sink, live, limits).await?;
     }
@@ -234,15 +237,18 @@ pub async fn pump_answer(
 ) -> Result<(), AnswerStop> {
     let mut passed = 0u64;
     loop {
+        if live.client_gone.load(Ordering::Relaxed) {
+            *sink = Sink::Discard;
+        }
         let n = match source.fill_from_memory().map_err(broken)? {
             Some(n) => n,
             None => {
                 if sink.has_unflushed() {
                     let flushed = blocking_on_client(sink, live, limits, |sink, cx| sink.poll_flush(cx)).await;
-                    or_discard(sink, flushed, outlive_client)?;
+                    or_discard(sink, live, flushed, outlive_client)?;
                 }
                 live.clock.limit_answer(limits.between_bytes, Reason::BetweenBytesTimeout);
-                fill_or_reset(source, sink, outlive_client).await?
+                fill_or_reset(source, sink, live, outlive_client).await?
             }
         };
         if n == 0 {
@@ -256,15 +262,15 @@ pub async fn pump_answer(
         }
         let data = source.data();
         let written = blocking_on_client(sink, live, limits, |sink, cx| sink.poll_write(cx, data)).await;
-        let taken = or_discard(sink, written, outlive_client)?.unwrap_or(n);
+        let taken = or_discard(sink, live, written, outlive_client)?.unwrap_or(n);
         source.consume(taken);
         passed += taken as u64;
         live.response_bytes.store(passed, Ordering::Relaxed);
     }
     let finished = sink.finish(source.trailers());
-    or_discard(sink, finished, outlive_client)?;
+    or_discard(sink, live, finished, outlive_client)?;
     let flushed = blocking_on_client(sink, live, limits, |sink, cx| sink.poll_flush(cx)).await;
-    or_discard(sink, flushed, outlive_client)?;
+    or_discard(sink, live, flushed, outlive_client)?;
     Ok(())
 }
 
@@ -277,7 +283,12 @@ fn broken(error: BodyError) -> AnswerStop {
 }
 
 /// Waits for bytes of the upstream, and for an HTTP/2 client's reset.
-async fn fill_or_reset(source: &mut Source<'_>, sink: &mut Sink<'_>, outlive: bool) -> Result<usize, AnswerStop> {
+async fn fill_or_reset(
+    source: &mut Source<'_>,
+    sink: &mut Sink<'_>,
+    live: &Live,
+    outlive: bool,
+) -> Result<usize, AnswerStop> {
     poll_fn(|cx| {
         if let Poll::Ready(filled) = source.poll_fill(cx) {
             return Poll::Ready(filled.map_err(broken));
@@ -288,6 +299,7 @@ async fn fill_or_reset(source: &mut Source<'_>, sink: &mut Sink<'_>, outlive: bo
             if !outlive {
                 return Poll::Ready(Err(AnswerStop::ClientGone));
             }
+            live.client_gone.store(true, Ordering::Relaxed);
             *sink = Sink::Discard;
         }
         Poll::Pending
@@ -314,10 +326,16 @@ async fn blocking_on_client<T>(
 }
 
 /// A client that no longer takes the answer ends the exchange, unless the work is to go on without it.
-fn or_discard<T>(sink: &mut Sink<'_>, result: io::Result<T>, outlive: bool) -> Result<Option<T>, AnswerStop> {
+fn or_discard<T>(
+    sink: &mut Sink<'_>,
+    live: &Live,
+    result: io::Result<T>,
+    outlive: bool,
+) -> Result<Option<T>, AnswerStop> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(_) if outlive => {
+            live.client_gone.store(true, Ordering::Relaxed);
             *sink = Sink::Discard;
             Ok(None)
         }

@@ -8,7 +8,7 @@ use super::client::Client;
 use super::prepare::{self, RequestId};
 use crate::limits::{RateFields, retry_after_seconds};
 use crate::message::grpc;
-use crate::message::head::{Known, Method, RequestHead, ResponseBody, ResponseHead};
+use crate::message::head::{Known, Method, RequestHead, ResponseBody, ResponseHead, Version};
 use crate::telemetry::Reason;
 
 /// An end without an answer of the upstream's: what the client is told, and what the log says besides.
@@ -58,7 +58,8 @@ pub async fn send_failure(
     let mut head = ResponseHead::default();
     head.status = failure.status();
     push_common(&mut head, request_id, failure);
-    if request.is_some_and(|request| prepare::is_grpc(&request.fields)) {
+    // gRPC is spoken over HTTP/2 only: over HTTP/1 this answer would have no end.
+    if request.is_some_and(|request| request.version == Version::Http2 && prepare::is_grpc(&request.fields)) {
         // A gRPC client looks for the status in the trailers of a 200, here those of a body-less answer.
         head.status = 200;
         head.fields.set_known(Known::ContentType, b"application/grpc");
@@ -85,6 +86,10 @@ pub async fn send(
     body: &[u8],
 ) -> io::Result<(u16, u64)> {
     let status = head.status;
+    if matches!(status, 204 | 304) {
+        client.begin(head, ResponseBody::None)?.flush().await?;
+        return Ok((status, 0));
+    }
     if request.is_some_and(|request| request.method == Method::Head) {
         head.fields.set_known(Known::ContentLength, itoa::Buffer::new().format(body.len()).as_bytes());
         client.begin(head, ResponseBody::None)?.flush().await?;

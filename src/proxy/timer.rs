@@ -4,8 +4,8 @@
 //! nearly none of them ever fires. `LazyTimer` registers one and moves it only when it fires too early or has to fire
 //! earlier: the usual request, whose deadline is later than that of the one before, touches no timer wheel at all.
 
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -38,6 +38,16 @@ impl LazyTimer {
             self.sleep.as_mut().reset(at);
         }
     }
+}
+
+/// Waits for `work` until `limit`; `None` when that comes first.
+pub async fn until<T>(limit: Instant, timer: &mut LazyTimer, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    poll_fn(|cx| match work.as_mut().poll(cx) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending => timer.poll_until(cx, limit).map(|()| None),
+    })
+    .await
 }
 
 /// A time limit with the reason that its expiry gives, shared by the parts of one exchange. All of them run in one
@@ -144,7 +154,6 @@ fn reason_at(index: u8) -> Reason {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::future::poll_fn;
 
     #[tokio::test(start_paused = true)]
     async fn the_timer_is_exact_whether_it_moves_forward_or_back() {

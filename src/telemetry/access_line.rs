@@ -4,11 +4,11 @@
 //! Whatever a client sends, a line has a bounded length and is valid JSON: values are cut, and every control character
 //! is escaped, so that nobody can forge a line.
 
-use std::io::Write as _;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::RequestRecord;
+use crate::units::write_ip;
 
 const MAX_TARGET: usize = 2048;
 const MAX_DETAIL: usize = 1024;
@@ -40,7 +40,7 @@ fn write_subject(out: &mut Vec<u8>, record: &RequestRecord) {
     text(out, "protocol", record.protocol.as_str());
     key(out, "client");
     out.push(b'"');
-    write_address(out, record.client);
+    write_ip(out, record.client);
     out.push(b'"');
     text(out, "method", cut(record.method, MAX_METHOD));
     text(out, "host", cut(record.host, MAX_HOST));
@@ -118,24 +118,10 @@ fn write_padded(out: &mut Vec<u8>, value: u64, width: u32) {
     }
 }
 
-fn write_address(out: &mut Vec<u8>, address: IpAddr) {
-    match address {
-        IpAddr::V4(address) => {
-            for (index, octet) in address.octets().into_iter().enumerate() {
-                if index > 0 {
-                    out.push(b'.');
-                }
-                write_integer(out, u64::from(octet));
-            }
-        }
-        IpAddr::V6(address) => write!(out, "{address}").expect("writing to memory cannot fail"),
-    }
-}
-
 fn write_socket_address(out: &mut Vec<u8>, address: SocketAddr) {
     let (open, close): (&[u8], &[u8]) = if address.is_ipv6() { (b"\"[", b"]:") } else { (b"\"", b":") };
     out.extend_from_slice(open);
-    write_address(out, address.ip());
+    write_ip(out, address.ip());
     out.extend_from_slice(close);
     write_integer(out, u64::from(address.port()));
     out.push(b'"');

@@ -300,7 +300,34 @@ pub struct DetachedMetrics {
     pub cut: IntCounter,
 }
 
+/// One piece of work that goes on without its client: counted as cut when it is dropped before `finished`.
+#[derive(Debug)]
+pub struct Detached<'m> {
+    metrics: &'m DetachedMetrics,
+    finished: bool,
+}
+
+impl Detached<'_> {
+    pub fn finished(mut self) {
+        self.finished = true;
+    }
+}
+
+impl Drop for Detached<'_> {
+    fn drop(&mut self) {
+        self.metrics.running.dec();
+        let ended = if self.finished { &self.metrics.finished } else { &self.metrics.cut };
+        ended.inc();
+    }
+}
+
 impl DetachedMetrics {
+    /// The client has left and its work goes on.
+    pub fn begin(&self) -> Detached<'_> {
+        self.running.inc();
+        Detached { metrics: self, finished: false }
+    }
+
     pub(super) fn new(scalars: &Scalars) -> Self {
         Self {
             running: scalars.gauge(&catalogue::DETACHED_TASKS, &[]),

@@ -86,7 +86,9 @@ reasons! {
     WriteTimeout = "write_timeout", 408, ClientError, "The client stopped reading the answer.";
     NoRoute = "no_route", 404, ClientError, "No route matches this request.";
     MethodNotAllowed = "method_not_allowed", 405, ClientError, "This method is not allowed here.";
-    UpgradeRefused = "upgrade_refused", 426, ClientError, "This protocol upgrade is not allowed on this route.";
+    /// Not 426, which asks the client to switch; nor is the request wrong: RFC 6455 §4.2.2 lets a server that does not
+    /// want the connection answer 403.
+    UpgradeRefused = "upgrade_refused", 403, ClientError, "This protocol upgrade is not allowed on this route.";
     ClientGone = "client_gone", 499, ClientGone, "The client left before the answer was complete.";
 
     RateLimited = "rate_limited", 429, Limited, "Too many requests: a rate limit was reached.";

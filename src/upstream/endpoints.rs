@@ -13,6 +13,9 @@
 //! **Passive marking.** An endpoint to which a connection failed is avoided for `AVOID`, so that without health checks a
 //! dead endpoint costs one attempt per second and not one in `n` requests. It is only a preference: when every healthy endpoint is
 //! avoided, they are used all the same.
+//!
+//! **What the metrics say**: a configured endpoint is up while one of its addresses is, and a name without an address is
+//! not. That is what the checks found, also while all endpoints are used because none is up.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -20,6 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use prometheus::IntGauge;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -35,6 +39,8 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// The name it came from, for SNI and `Host`; `None` for a literal address.
     pub host: Option<Arc<str>>,
+    /// `host:port`, or the address where there is no name: what `Host` says to this endpoint.
+    pub authority: Box<str>,
     health: Mutex<Health>,
     up: AtomicBool,
     /// Milliseconds since `begin`; 0: not avoided.
@@ -44,8 +50,10 @@ pub struct Endpoint {
 
 impl Endpoint {
     fn new(address: SocketAddr, host: Option<Arc<str>>) -> Arc<Self> {
+        let authority = host.as_ref().map_or_else(|| address.to_string(), |host| format!("{host}:{}", address.port()));
         Arc::new(Self {
             address,
+            authority: authority.into(),
             host,
             health: Mutex::new(Health::default()),
             up: AtomicBool::new(true),
@@ -103,6 +111,8 @@ struct List {
 struct Source {
     configured: EndpointAddress,
     addresses: Vec<SocketAddr>,
+    /// The metric of the configured entry.
+    up: Option<IntGauge>,
 }
 
 /// The endpoints of one upstream.
@@ -117,9 +127,12 @@ pub struct EndpointSet {
 }
 
 impl EndpointSet {
-    /// Literal addresses can be picked at once, names when they have been resolved.
-    pub fn new(configured: &[EndpointAddress]) -> Arc<Self> {
+    /// Literal addresses can be picked at once, names when they have been resolved. `gauges` are those of the entries
+    /// of `configured`, in the same order; an entry without one is not exported.
+    pub fn new(configured: &[EndpointAddress], gauges: Vec<IntGauge>) -> Arc<Self> {
+        let mut gauges = gauges.into_iter();
         let source = |configured: &EndpointAddress| Source {
+            up: gauges.next(),
             addresses: match configured {
                 EndpointAddress::Socket(address) => vec![*address],
                 EndpointAddress::Name { .. } => Vec::new(),
@@ -211,6 +224,12 @@ impl EndpointSet {
             }
         }
         let healthy: Vec<_> = all.iter().filter(|endpoint| endpoint.is_up()).cloned().collect();
+        for source in sources {
+            if let Some(gauge) = &source.up {
+                let up = healthy.iter().any(|endpoint| source.addresses.contains(&endpoint.address));
+                gauge.set(i64::from(up));
+            }
+        }
         let usable = if healthy.is_empty() { all.clone() } else { healthy };
         self.count.send_replace(all.len());
         self.list.store(Arc::new(List { all, usable }));
@@ -226,11 +245,11 @@ mod tests {
     }
 
     fn literals(n: u8) -> Arc<EndpointSet> {
-        EndpointSet::new(&(1..=n).map(|n| EndpointAddress::Socket(address(n))).collect::<Vec<_>>())
+        EndpointSet::new(&(1..=n).map(|n| EndpointAddress::Socket(address(n))).collect::<Vec<_>>(), Vec::new())
     }
 
     fn named() -> Arc<EndpointSet> {
-        EndpointSet::new(&[EndpointAddress::Name { host: "api.example".into(), port: 80 }])
+        EndpointSet::new(&[EndpointAddress::Name { host: "api.example".into(), port: 80 }], Vec::new())
     }
 
     fn check() -> HealthCheck {
@@ -356,8 +375,26 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_address_under_two_entries_gets_one_share() {
         let entry = EndpointAddress::Socket(address(1));
-        let set = EndpointSet::new(&[entry.clone(), entry, EndpointAddress::Socket(address(2))]);
+        let set = EndpointSet::new(&[entry.clone(), entry, EndpointAddress::Socket(address(2))], Vec::new());
 
         assert_eq!(picks(&set, 4), [1, 2, 1, 2]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_gauge_of_an_entry_is_up_while_one_of_its_addresses_is() {
+        let gauge = || IntGauge::new("up", "for the test").unwrap();
+        let gauges = vec![gauge(), gauge()];
+        let name = EndpointAddress::Name { host: "api.example".into(), port: 80 };
+        let set = EndpointSet::new(&[EndpointAddress::Socket(address(9)), name], gauges.clone());
+        let values = || gauges.iter().map(IntGauge::get).collect::<Vec<_>>();
+        assert_eq!(values(), [1, 0], "a name without an answer takes no request");
+
+        set.resolved(1, vec![address(1), address(2)]);
+        mark(&set, 9, false);
+        mark(&set, 1, false);
+        assert_eq!(values(), [0, 1]);
+
+        mark(&set, 2, false);
+        assert_eq!(values(), [0, 0], "also when all are used because none is up");
     }
 }

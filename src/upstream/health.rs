@@ -4,7 +4,6 @@
 //! round runs at once. `unhealthy_after` failures in a row take it out, `healthy_after` successes in a row bring it back.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::endpoints::{Endpoint, EndpointSet};
 use crate::config::model::HealthCheck;
+use crate::telemetry::metrics::UpstreamMetrics;
 
 /// Probes of one upstream that run at once.
 const CONCURRENT_PROBES: usize = 16;
@@ -146,21 +146,16 @@ fn failed<E: fmt::Display>(what: &'static str) -> impl Fn(E) -> ProbeError {
 }
 
 fn probe_request(endpoint: &Endpoint, path: &str, http2: bool) -> Result<Request<Empty<Bytes>>, ProbeError> {
-    let authority = authority(endpoint.host.as_deref(), endpoint.address);
+    let authority = &*endpoint.authority;
     let builder = Request::get(if http2 { format!("http://{authority}{path}") } else { path.to_owned() })
         .header(header::USER_AGENT, "forebay-health-check");
     let builder = if http2 { builder } else { builder.header(header::HOST, authority) };
     builder.body(Empty::new()).map_err(failed("build the request"))
 }
 
-/// `Host` of a probe: the configured name, or the address, with the port.
-fn authority(host: Option<&str>, address: SocketAddr) -> String {
-    host.map_or_else(|| address.to_string(), |host| format!("{host}:{}", address.port()))
-}
-
 /// Probes every endpoint of `set` each interval until `stop`. The jitter of ±10 % keeps many proxies from asking at once.
 pub(super) async fn run(
-    upstream: Arc<str>,
+    metrics: Arc<UpstreamMetrics>,
     set: Arc<EndpointSet>,
     check: HealthCheck,
     probe: Arc<dyn Probe>,
@@ -170,19 +165,21 @@ pub(super) async fn run(
     let rounds = async {
         loop {
             let next = Instant::now() + check.interval.mul_f64(rng.random_range(0.9..1.1));
-            round(&upstream, &set, &check, &*probe).await;
+            round(&metrics, &set, &check, &*probe).await;
             sleep_until(next).await;
         }
     };
     stop.run_until_cancelled(rounds).await;
 }
 
-async fn round(upstream: &str, set: &EndpointSet, check: &HealthCheck, probe: &dyn Probe) {
+async fn round(metrics: &UpstreamMetrics, set: &EndpointSet, check: &HealthCheck, probe: &dyn Probe) {
     let endpoints = set.endpoints();
     let probes = stream::iter(&endpoints).for_each_concurrent(CONCURRENT_PROBES, |endpoint| async move {
         let outcome = ask(endpoint, check, probe).await;
+        let counter = if outcome.is_ok() { &metrics.health_checks_passed } else { &metrics.health_checks_failed };
+        counter.inc();
         let transition = set.probed(endpoint, outcome.is_ok(), check);
-        report(upstream, endpoint, transition, outcome.err());
+        report(&metrics.name, endpoint, transition, outcome.err());
     });
     probes.await;
 }

@@ -1,6 +1,7 @@
 //! The thresholds without sockets, the task under the paused clock, the probe over loopback.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Mutex;
 
 use rand::SeedableRng;
@@ -10,6 +11,7 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::config::model::{EndpointAddress, StatusRange};
+use crate::telemetry::Telemetry;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -69,7 +71,7 @@ impl Probe for Fake {
 fn endpoints(ports: &[u16]) -> Arc<EndpointSet> {
     let configured: Vec<_> =
         ports.iter().map(|port| EndpointAddress::Socket(SocketAddr::from(([127, 0, 0, 1], *port)))).collect();
-    EndpointSet::new(&configured)
+    EndpointSet::new(&configured, Vec::new())
 }
 
 fn up(set: &EndpointSet) -> Vec<bool> {
@@ -82,7 +84,7 @@ async fn endpoints_that_fail_or_hang_are_taken_out_and_come_back() {
     fake.statuses.lock().unwrap().extend([(1, 200), (2, 503)]);
     let probe: Arc<dyn Probe> = Arc::clone(&fake) as _;
     let rng = SmallRng::seed_from_u64(1);
-    let task = tokio::spawn(run("u".into(), Arc::clone(&set), check(), probe, rng, stop.clone()));
+    let task = tokio::spawn(run(Telemetry::quiet().upstream("u"), Arc::clone(&set), check(), probe, rng, stop.clone()));
 
     sleep(5 * SECOND).await;
     assert_eq!(up(&set), [true, true, true], "one failure is not enough");
@@ -103,7 +105,7 @@ async fn rounds_are_spread_by_a_tenth_of_the_interval() {
     fake.statuses.lock().unwrap().insert(1, 200);
     let probe: Arc<dyn Probe> = Arc::clone(&fake) as _;
     let _guard = stop.clone().drop_guard();
-    tokio::spawn(run("u".into(), set, check(), probe, SmallRng::seed_from_u64(2), stop));
+    tokio::spawn(run(Telemetry::quiet().upstream("u"), set, check(), probe, SmallRng::seed_from_u64(2), stop));
 
     sleep(500 * SECOND).await;
 
@@ -129,7 +131,7 @@ async fn answering(answer: &'static [u8]) -> (SocketAddr, tokio::task::JoinHandl
 }
 
 async fn probe(address: SocketAddr) -> Result<u16, ProbeError> {
-    let set = EndpointSet::new(&[EndpointAddress::Socket(address)]);
+    let set = EndpointSet::new(&[EndpointAddress::Socket(address)], Vec::new());
     HttpProbe { http2: false }.probe(&set.endpoints()[0], "/healthz?deep=1").await
 }
 

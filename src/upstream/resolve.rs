@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::endpoints::EndpointSet;
 use crate::config::model::EndpointAddress;
+use crate::telemetry::metrics::UpstreamMetrics;
 
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 
@@ -37,7 +38,7 @@ impl Resolve for SystemResolver {
 
 /// Keeps the names among `configured` resolved until `stop`. Ends at once when there are none.
 pub(super) async fn run(
-    upstream: Arc<str>,
+    metrics: Arc<UpstreamMetrics>,
     set: Arc<EndpointSet>,
     configured: Vec<EndpointAddress>,
     refresh: Duration,
@@ -49,12 +50,17 @@ pub(super) async fn run(
         EndpointAddress::Socket(_) => None,
     });
     let loops = names.map(|(index, host, port)| {
-        let (upstream, set, resolver) = (&upstream, &set, &resolver);
+        let (metrics, set, resolver) = (&metrics, &set, &resolver);
         async move {
             let mut failures = 0;
             loop {
                 let answer = resolver.resolve(host, port).await;
-                failures = if take_in(upstream, set, index, host, answer) { 0 } else { failures + 1 };
+                failures = if take_in(&metrics.name, set, index, host, answer) {
+                    0
+                } else {
+                    metrics.dns_failures.inc();
+                    failures + 1
+                };
                 tokio::time::sleep(pause(failures, refresh)).await;
             }
         }
@@ -99,6 +105,7 @@ mod tests {
     use tokio::time::{Instant, sleep};
 
     use super::*;
+    use crate::telemetry::Telemetry;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -123,6 +130,7 @@ mod tests {
     struct Running {
         set: Arc<EndpointSet>,
         script: Arc<Script>,
+        metrics: Arc<UpstreamMetrics>,
         stop: CancellationToken,
         task: tokio::task::JoinHandle<()>,
     }
@@ -131,10 +139,12 @@ mod tests {
         let configured = vec![EndpointAddress::Name { host: "api.example".into(), port: 80 }];
         let answers = Mutex::new(answers.iter().map(|octets| octets.to_vec()).collect());
         let script = Arc::new(Script { answers, begin: Some(Instant::now()), ..Script::default() });
-        let (set, stop) = (EndpointSet::new(&configured), CancellationToken::new());
+        let (set, stop) = (EndpointSet::new(&configured, Vec::new()), CancellationToken::new());
         let resolver: Arc<dyn Resolve> = Arc::clone(&script) as _;
-        let task = tokio::spawn(run("u".into(), Arc::clone(&set), configured, 5 * SECOND, resolver, stop.clone()));
-        Running { set, script, stop, task }
+        let metrics = Telemetry::quiet().upstream("u");
+        let task =
+            tokio::spawn(run(Arc::clone(&metrics), Arc::clone(&set), configured, 5 * SECOND, resolver, stop.clone()));
+        Running { set, script, metrics, stop, task }
     }
 
     fn addresses(set: &EndpointSet) -> Vec<String> {
@@ -160,6 +170,7 @@ mod tests {
         assert_eq!(addresses(&running.set), ["10.0.0.1:80"]);
         let asked: Vec<u64> = running.script.asked.lock().unwrap().iter().map(Duration::as_secs).collect();
         assert_eq!(asked, [0, 5, 6, 8, 12, 17, 22, 27], "retries double up to the refresh time");
+        assert_eq!(running.metrics.dns_failures.get(), 7);
     }
 
     #[tokio::test(start_paused = true)]

@@ -10,6 +10,8 @@ use super::endpoints::EndpointSet;
 use super::health::{self, Probe};
 use super::resolve::{self, Resolve};
 use crate::config::model;
+use crate::telemetry::Telemetry;
+use crate::telemetry::metrics::UpstreamMetrics;
 
 /// The endpoints of one configured upstream, kept current while this exists: dropping it stops its tasks.
 #[derive(Debug)]
@@ -27,18 +29,20 @@ impl Upstream {
         config: Arc<model::Upstream>,
         resolver: Arc<dyn Resolve>,
         probe: Arc<dyn Probe>,
+        telemetry: &Telemetry,
         seed: u64,
     ) -> Arc<Self> {
-        let (endpoints, stop) = (EndpointSet::new(&config.endpoints), CancellationToken::new());
-        let name: Arc<str> = Arc::from(config.name.as_str());
+        let metrics: Arc<UpstreamMetrics> = telemetry.upstream(&config.name);
+        let gauges = config.endpoints.iter().map(|endpoint| telemetry.endpoint_up(&config.name, endpoint)).collect();
+        let (endpoints, stop) = (EndpointSet::new(&config.endpoints, gauges), CancellationToken::new());
         if config.endpoints.iter().any(|address| matches!(address, model::EndpointAddress::Name { .. })) {
             let (set, configured) = (Arc::clone(&endpoints), config.endpoints.clone());
-            let task = resolve::run(Arc::clone(&name), set, configured, config.dns_refresh, resolver, stop.clone());
+            let task = resolve::run(Arc::clone(&metrics), set, configured, config.dns_refresh, resolver, stop.clone());
             tokio::spawn(task);
         }
         if let Some(check) = config.health.clone() {
             let rng = SmallRng::seed_from_u64(seed);
-            tokio::spawn(health::run(name, Arc::clone(&endpoints), check, probe, rng, stop.clone()));
+            tokio::spawn(health::run(metrics, Arc::clone(&endpoints), check, probe, rng, stop.clone()));
         }
         Arc::new(Self { config, endpoints, _tasks: stop.drop_guard() })
     }
@@ -111,8 +115,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_started_upstream_gets_its_addresses_and_stops_with_its_owner() {
-        let upstream =
-            Upstream::start(Arc::new(config(named())), Arc::new(Fixed), Arc::new(HttpProbe { http2: false }), 1);
+        let upstream = Upstream::start(
+            Arc::new(config(named())),
+            Arc::new(Fixed),
+            Arc::new(HttpProbe { http2: false }),
+            &Telemetry::quiet(),
+            1,
+        );
         let set = Arc::clone(upstream.endpoints());
 
         tokio::time::timeout(SECOND, set.wait_for_addresses()).await.expect("resolved at once");
@@ -131,7 +140,8 @@ mod tests {
     async fn a_reload_keeps_an_upstream_whose_endpoints_and_checks_are_the_same() {
         let probe: Arc<dyn Probe> = Arc::new(HttpProbe { http2: false });
         let literal = EndpointAddress::Socket(SocketAddr::from(([127, 0, 0, 1], 80)));
-        let upstream = Upstream::start(Arc::new(config(literal.clone())), Arc::new(SystemResolver), probe, 1);
+        let upstream =
+            Upstream::start(Arc::new(config(literal.clone())), Arc::new(SystemResolver), probe, &Telemetry::quiet(), 1);
 
         let mut same = config(literal);
         same.connect_retries = 7;
