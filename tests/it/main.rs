@@ -7,4 +7,5 @@ mod e2e;
 mod faults;
 mod front;
 mod ops;
+mod readme;
 mod support;
