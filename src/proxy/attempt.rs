@@ -52,6 +52,8 @@ pub struct Destination<'r> {
     pub listener: &'r ListenerRuntime,
     pub live: &'r Live,
     pub method: Method,
+    /// The protocol that may be switched to.
+    pub upgrade: Option<&'r [u8]>,
     pub rate_fields: Option<RateFields>,
     pub detached: &'r DetachedMetrics,
     /// Asked when the answer's head is written: a request that began before the drain ends its connection, too.
@@ -214,7 +216,7 @@ impl Run<'_> {
         switch: &mut Option<Switch>,
     ) -> Result<Done, AttemptError> {
         let body = self.request.framing();
-        let upgrade = prepare::upgrade(self.request, self.to.route);
+        let upgrade = self.to.upgrade;
         work.out.clear();
         prepare::write_http1(
             &mut work.out,
@@ -222,7 +224,7 @@ impl Run<'_> {
             self.to.route,
             endpoint,
             &work.target,
-            upgrade.as_deref(),
+            upgrade,
             &self.to.live.clock,
         );
         let framing = if body == Body::Chunked { Framing::Chunked } else { Framing::Length };
@@ -455,7 +457,7 @@ impl Destination<'_> {
     async fn switch(
         &self,
         answer: &mut ResponseHead,
-        asked: Option<Box<[u8]>>,
+        asked: Option<&[u8]>,
         client: &mut Client<'_>,
         facts: &mut Facts,
     ) -> Result<Relayed, AnswerStop> {

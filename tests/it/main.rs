@@ -5,5 +5,7 @@ mod config;
 mod corpus;
 mod e2e;
 mod faults;
+mod front;
 mod ops;
+mod readme;
 mod support;
