@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 build_packages=(cmake gcc g++ make)
-test_packages=("${build_packages[@]}" python3 python3-venv postgresql util-linux)
+test_packages=("${build_packages[@]}" curl python3 python3-venv postgresql util-linux)
 prometheus=2.42
 
 main() {

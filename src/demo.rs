@@ -33,8 +33,8 @@ pub fn upstreams() -> Settings {
             after("fast", 10),
             after("slow", 2_000),
             Upstream {
-                errors: vec![(StatusCode::INTERNAL_SERVER_ERROR, 0.3)],
-                faults: vec![Fault { kind: FaultKind::ResetBeforeHead, probability: 0.2 }],
+                errors: vec![(StatusCode::INTERNAL_SERVER_ERROR, 0.25)],
+                faults: vec![Fault { kind: FaultKind::ResetBeforeHead, probability: 0.4 }],
                 ..after("flaky", 50)
             },
             Upstream { capacity: Capacity::Sync { queue: 5 }, ..after("sync", 2_000) },
@@ -137,15 +137,17 @@ In a second terminal:
   curl -i http://{listener}/drip
       one byte each 0.5 s: never silent for long, but the deadline of 3 s counts the whole answer; broken off at 3 s
 
-  for i in 1 2 3 4 5 6; do curl -s -o /dev/null -w '%{{http_code}}\\n' http://{listener}/flaky; done
-      the service answers 500 to some and resets others: 200, the service's own 500, Forebay's 502
+  for i in $(seq 20); do curl -s -o /dev/null -w '%{{http_code}}\\n' http://{listener}/flaky; done | sort | uniq -c
+      the service answers 500 to some and resets the connection of others: 200, the service's own 500, and 502 from
+      Forebay when a second try met a reset, too
 
   for i in 1 2 3 4 5; do curl -s -o /dev/null -w '%{{http_code}}\\n' http://{listener}/limited; done
       1/s with a burst of 3: two of them get 429; `curl -i` shows Retry-After
 
   for i in 1 2 3 4 5 6 7 8 9 10; do curl -s -o /dev/null -w '%{{http_code}} after %{{time_total}} s\\n' http://{listener}/sync & done; wait
       a synchronous server takes one request of 2 s at a time; alone, the tenth client would wait 20 s. Here one is
-      served, three wait, six are shed at once with 503 and Retry-After, and nobody waits longer than 5 s
+      served, three wait, six are shed at once with 503 and Retry-After. Nobody waits longer than 5 s: of those who
+      wait, the first is served after 4 s, one leaves at the queue's limit (503), one at the deadline (504)
 
   curl -s http://{admin}/metrics | grep forebay_requests_total
       all of the above, counted by route and reason

@@ -128,6 +128,10 @@ impl Run<'_> {
         switch: &mut Option<Switch>,
     ) -> Result<Done, AttemptError> {
         let begun = Instant::now();
+        if let Some(reason) = self.to.live.clock.passed(begun) {
+            // Nobody waits for what the upstream would do now.
+            return Err(Failure::from(reason).into());
+        }
         facts.upstream_started.get_or_insert(begun);
         facts.endpoint = Some(endpoint.address);
         facts.attempts += 1;
@@ -485,7 +489,7 @@ impl Destination<'_> {
 
 /// The upstream says that it has not looked at the stream (RFC 9113 §8.7), or its connection has ended.
 fn was_not_processed(error: &pingora::Error) -> bool {
-    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+    let cause = error.root_cause().downcast_ref::<h2::Error>();
     cause.is_some_and(|h2| h2.is_io() || h2.is_go_away() || h2.reason() == Some(h2::Reason::REFUSED_STREAM))
 }
 

@@ -153,7 +153,7 @@ pub fn markdown_table() -> String {
         "# Reasons\n\n\
          Generated from `src/telemetry/reason.rs`; `FOREBAY_BLESS=1 cargo test --lib telemetry` writes this file anew.\n\n\
          Each request ends for exactly one reason. The same word stands in the metric label `reason`, in the access log,\n\
-         in the `x-forebay-reason` header and in the `code` of the JSON body. The status is that of Forebay's own answer;\n\
+         in the `x-forebay-reason` header and in the `reason` of the JSON body. The status is that of Forebay's own answer;\n\
          `ok` and `upstream_5xx` carry the upstream's. `client_gone` is neither a success nor a failure, so leave it out of\n\
          error rates.\n\n\
          | Reason | Status | Kind | Meaning | Ran out of time in |\n|---|---|---|---|---|\n",
