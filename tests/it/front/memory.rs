@@ -99,7 +99,9 @@ async fn an_idle_tls_connection_costs_at_most_24_kib() {
     raise_file_limit();
     let authority = Authority::new();
     let files = authority.install(&authority.issue("proxy.example"));
-    let settings = format!("max_connections = 2000\n[listener.tls]\n{files}");
+    // The client's side of so many handshakes takes its time, too.
+    let limits = "max_connections = 2000\ntimeouts = { tls_handshake = \"30s\" }";
+    let settings = format!("{limits}\n[listener.tls]\n{files}");
     let forebay = Forebay::start_with_files(&(listener(&settings) + RESPOND), 4096).await;
     let client = authority.client(&[], None);
 
