@@ -52,6 +52,8 @@ pub struct Destination<'r> {
     pub listener: &'r ListenerRuntime,
     pub live: &'r Live,
     pub method: Method,
+    /// The protocol that may be switched to.
+    pub upgrade: Option<&'r [u8]>,
     pub rate_fields: Option<RateFields>,
     pub detached: &'r DetachedMetrics,
     /// Asked when the answer's head is written: a request that began before the drain ends its connection, too.
@@ -126,6 +128,10 @@ impl Run<'_> {
         switch: &mut Option<Switch>,
     ) -> Result<Done, AttemptError> {
         let begun = Instant::now();
+        if let Some(reason) = self.to.live.clock.passed(begun) {
+            // Nobody waits for what the upstream would do now.
+            return Err(Failure::from(reason).into());
+        }
         facts.upstream_started.get_or_insert(begun);
         facts.endpoint = Some(endpoint.address);
         facts.attempts += 1;
@@ -210,7 +216,7 @@ impl Run<'_> {
         switch: &mut Option<Switch>,
     ) -> Result<Done, AttemptError> {
         let body = self.request.framing();
-        let upgrade = prepare::upgrade(self.request, self.to.route);
+        let upgrade = self.to.upgrade;
         work.out.clear();
         prepare::write_http1(
             &mut work.out,
@@ -218,7 +224,7 @@ impl Run<'_> {
             self.to.route,
             endpoint,
             &work.target,
-            upgrade.as_deref(),
+            upgrade,
             &self.to.live.clock,
         );
         let framing = if body == Body::Chunked { Framing::Chunked } else { Framing::Length };
@@ -451,7 +457,7 @@ impl Destination<'_> {
     async fn switch(
         &self,
         answer: &mut ResponseHead,
-        asked: Option<Box<[u8]>>,
+        asked: Option<&[u8]>,
         client: &mut Client<'_>,
         facts: &mut Facts,
     ) -> Result<Relayed, AnswerStop> {
@@ -483,7 +489,7 @@ impl Destination<'_> {
 
 /// The upstream says that it has not looked at the stream (RFC 9113 §8.7), or its connection has ended.
 fn was_not_processed(error: &pingora::Error) -> bool {
-    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+    let cause = error.root_cause().downcast_ref::<h2::Error>();
     cause.is_some_and(|h2| h2.is_io() || h2.is_go_away() || h2.reason() == Some(h2::Reason::REFUSED_STREAM))
 }
 

@@ -149,6 +149,8 @@ impl Exchange<'_> {
             }
             RouteAction::Proxy { .. } => {
                 let upstream = route.upstream.as_ref().expect("a proxy route is built with its upstream");
+                // Before the fields that ask for it are taken out.
+                let upgrade = prepare::upgrade(self.head, &route.route);
                 prepare::forwarded_fields(self.head, self.connection, facts, &route.route, &mut self.work.authority);
                 let standing = route.route.rate_limit_headers.then_some(permits.standing.as_ref()).flatten();
                 let to = attempt::Destination {
@@ -157,6 +159,7 @@ impl Exchange<'_> {
                     listener: &self.connection.listener,
                     live: &live,
                     method: self.head.method,
+                    upgrade: upgrade.as_deref(),
                     rate_fields: rate_fields(standing),
                     detached: &self.proxy.telemetry.detached,
                     lifecycle: &self.proxy.lifecycle,

@@ -22,6 +22,10 @@ use super::{Counted, Proxy, http1, http2};
 
 /// Waiting time after a failed accept (no descriptors left): long enough not to spin, short enough to recover at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+/// What the kernel may hold of an answer that is not on its way yet. Its own buffer grows to megabytes and reports room
+/// only when a third of it is free: a client that reads slowly, but reads, would look as if it stood still and be cut by
+/// the write limit. With this, each 64 KiB that it takes are progress.
+const MAX_UNSENT: u32 = 128 * 1024;
 /// What a client gets that would be one connection too many.
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\n\
 x-forebay-reason: too_many_connections\r\ncontent-length: 0\r\n\r\n";
@@ -55,6 +59,7 @@ pub async fn accept_loop(proxy: Arc<Proxy>, socket: TcpListener, name: Arc<str>,
             return;
         }
     };
+    bound_unsent(&socket);
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
@@ -76,6 +81,13 @@ pub async fn accept_loop(proxy: Arc<Proxy>, socket: TcpListener, name: Arc<str>,
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+}
+
+/// Accepted connections inherit the option. It is a matter of memory and of fairness, not of being able to serve.
+fn bound_unsent(socket: &tokio::net::TcpListener) {
+    if let Err(error) = socket2::SockRef::from(socket).set_tcp_notsent_lowat(MAX_UNSENT) {
+        tracing::debug!(%error, "the kernel does not bound what is unsent on a connection");
     }
 }
 

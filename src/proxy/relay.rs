@@ -76,7 +76,8 @@ pub struct BodyLimits {
     pub timeout: Duration,
     /// Bytes per second; 0 = none.
     pub min_rate: u64,
-    /// For the upstream: from the end of the request to the first byte of the answer.
+    /// For the upstream: from the end of the request to the first byte of the answer. Without a deadline also the longest
+    /// time in which it may take nothing of the request, so that nothing waits for ever.
     pub first_byte: Duration,
 }
 
@@ -122,15 +123,17 @@ async fn pump_request(
     interim: Option<Interim<'_>>,
 ) -> Result<(), Stop> {
     live.clock.enter(Reason::DeadlineRequest);
+    let mut pace = Pace { started: Instant::now(), blocked: Duration::ZERO };
     if !source.is_done() {
         if let Some(interim) = interim {
             // Asked for by `Expect`: the client sends its body only now that somebody will read it.
             interim.send().await;
         }
-        pump_request_body(source, sink, live, limits).await?;
+        pump_request_body(source, sink, live, limits, &mut pace).await?;
+        live.clock.unlimit_request_body();
     }
     sink.finish(source.trailers()).map_err(|_| Stop::UpstreamBroken)?;
-    sink.flush().await.map_err(|_| Stop::UpstreamBroken)?;
+    blocking_on_upstream(sink, live, limits, &mut pace, |sink, cx| sink.poll_flush(cx)).await?;
     live.sent_now(Instant::now());
     if !live.answer_started.load(Ordering::Relaxed) {
         live.clock.enter(Reason::DeadlineFirstByte);
@@ -144,14 +147,14 @@ async fn pump_request_body(
     sink: &mut Sink<'_>,
     live: &Live,
     limits: BodyLimits,
+    pace: &mut Pace,
 ) -> Result<(), Stop> {
-    let mut pace = Pace { started: Instant::now(), blocked: Duration::ZERO };
     let mut received = 0u64;
     loop {
         let n = match source.fill_from_memory().map_err(refuse)? {
             Some(n) => n,
             None => {
-                sink.flush().await.map_err(|_| Stop::UpstreamBroken)?;
+                blocking_on_upstream(sink, live, limits, pace, |sink, cx| sink.poll_flush(cx)).await?;
                 pace.expect_more(&live.clock, limits, received);
                 fill(source).await.map_err(refuse)?
             }
@@ -167,20 +170,42 @@ async fn pump_request_body(
         }
         // While the upstream does not take what is there, the client is not to blame for its pace.
         live.clock.unlimit_request_body();
-        let mut blocked_since = None;
-        let written = poll_fn(|cx| {
-            let polled = sink.poll_write(cx, source.data());
-            if polled.is_pending() && blocked_since.is_none() {
-                blocked_since = Some(Instant::now());
-            }
-            polled
-        });
-        let taken = written.await.map_err(|_| Stop::UpstreamBroken)?;
-        pace.blocked += blocked_since.map_or(Duration::ZERO, |since| since.elapsed());
+        let data = source.data();
+        let taken = blocking_on_upstream(sink, live, limits, pace, |sink, cx| sink.poll_write(cx, data)).await?;
         source.consume(taken);
         received += taken as u64;
         live.request_bytes.store(received, Ordering::Relaxed);
     }
+}
+
+/// Runs one step of the sink; while it waits for the upstream, the time is not the client's, and not without end.
+async fn blocking_on_upstream<T>(
+    sink: &mut Sink<'_>,
+    live: &Live,
+    limits: BodyLimits,
+    pace: &mut Pace,
+    mut step: impl FnMut(&mut Sink<'_>, &mut std::task::Context<'_>) -> Poll<io::Result<T>>,
+) -> Result<T, Stop> {
+    let unbounded = || live.clock.deadline().is_none() && !live.answer_started.load(Ordering::Relaxed);
+    let mut since = None;
+    let done = poll_fn(|cx| {
+        let polled = step(sink, cx);
+        if polled.is_pending() && since.is_none() {
+            since = Some(Instant::now());
+            if unbounded() {
+                live.clock.limit_answer(limits.first_byte, Reason::FirstByteTimeout);
+            }
+        }
+        polled
+    })
+    .await;
+    if let Some(since) = since {
+        pace.blocked += since.elapsed();
+        if unbounded() {
+            live.clock.unlimit_answer();
+        }
+    }
+    done.map_err(|_| Stop::UpstreamBroken)
 }
 
 fn refuse(error: BodyError) -> Stop {

@@ -71,6 +71,9 @@ impl Limit {
 pub struct StageClock {
     base: Instant,
     deadline: Option<Instant>,
+    /// The deadline in nanoseconds since `base`; `u64::MAX` = none. Limits are compared as numbers, because they are looked
+    /// at with every poll.
+    deadline_at: u64,
     /// What a passing of the deadline is called now.
     deadline_reason: AtomicU8,
     answer: Limit,
@@ -82,6 +85,7 @@ impl StageClock {
         Self {
             base,
             deadline,
+            deadline_at: deadline.map_or(u64::MAX, |at| nanos_since(base, at)),
             deadline_reason: AtomicU8::new(Reason::DeadlineQueue as u8),
             answer: Limit::none(),
             request_body: Limit::none(),
@@ -99,6 +103,11 @@ impl StageClock {
     /// What is left until the deadline; `None` without one.
     pub fn remaining(&self) -> Option<Duration> {
         self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// The reason of a deadline that has passed by `now`.
+    pub fn passed(&self, now: Instant) -> Option<Reason> {
+        self.deadline.is_some_and(|at| at <= now).then(|| reason_at(self.deadline_reason.load(Ordering::Relaxed)))
     }
 
     /// The stage that the request is in, as the reason that the deadline's passing would have now.
@@ -123,28 +132,33 @@ impl StageClock {
     }
 
     fn set(&self, limit: &Limit, at: Instant, reason: Reason) {
-        let nanos = at.saturating_duration_since(self.base).as_nanos();
-        limit.at.store(u64::try_from(nanos).unwrap_or(u64::MAX), Ordering::Relaxed);
+        limit.at.store(nanos_since(self.base, at), Ordering::Relaxed);
         limit.reason.store(reason as u8, Ordering::Relaxed);
     }
 
-    /// The earliest limit and its reason.
-    fn next(&self) -> Option<(Instant, Reason)> {
-        let of = |limit: &Limit| {
-            let nanos = limit.at.load(Ordering::Relaxed);
-            (nanos != u64::MAX)
-                .then(|| (self.base + Duration::from_nanos(nanos), reason_at(limit.reason.load(Ordering::Relaxed))))
-        };
-        let deadline = self.deadline.map(|at| (at, reason_at(self.deadline_reason.load(Ordering::Relaxed))));
-        [deadline, of(&self.answer), of(&self.request_body)].into_iter().flatten().min_by_key(|(at, _)| *at)
+    /// The earliest limit and where its reason is.
+    fn next(&self) -> Option<(Instant, &AtomicU8)> {
+        let mut earliest = (self.deadline_at, &self.deadline_reason);
+        for limit in [&self.answer, &self.request_body] {
+            let at = limit.at.load(Ordering::Relaxed);
+            if at < earliest.0 {
+                earliest = (at, &limit.reason);
+            }
+        }
+        let (at, reason) = earliest;
+        (at != u64::MAX).then(|| (self.base + Duration::from_nanos(at), reason))
     }
 
     /// Ready with the reason once a limit has passed.
     pub fn poll_expired(&self, cx: &mut Context<'_>, timer: &mut LazyTimer) -> Poll<Reason> {
         let Some((at, reason)) = self.next() else { return Poll::Pending };
         ready!(timer.poll_until(cx, at));
-        Poll::Ready(reason)
+        Poll::Ready(reason_at(reason.load(Ordering::Relaxed)))
     }
+}
+
+fn nanos_since(base: Instant, at: Instant) -> u64 {
+    u64::try_from(at.saturating_duration_since(base).as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn reason_at(index: u8) -> Reason {

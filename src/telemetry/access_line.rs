@@ -28,16 +28,16 @@ pub(super) fn write(out: &mut Vec<u8>, record: &RequestRecord, at: SystemTime) {
 }
 
 fn write_subject(out: &mut Vec<u8>, record: &RequestRecord) {
-    text(out, "route", &record.route.name);
+    word(out, "route", &record.route.name);
     if let Some(upstream) = &record.upstream {
-        text(out, "upstream", &upstream.name);
+        word(out, "upstream", &upstream.name);
     }
     if let Some(endpoint) = record.endpoint {
         key(out, "endpoint");
         write_socket_address(out, endpoint);
     }
-    text(out, "listener", &record.listener);
-    text(out, "protocol", record.protocol.as_str());
+    word(out, "listener", &record.listener);
+    word(out, "protocol", record.protocol.as_str());
     key(out, "client");
     out.push(b'"');
     write_ip(out, record.client);
@@ -57,7 +57,7 @@ fn write_subject(out: &mut Vec<u8>, record: &RequestRecord) {
 
 fn write_outcome(out: &mut Vec<u8>, record: &RequestRecord) {
     number(out, "status", u64::from(record.status));
-    text(out, "reason", record.reason.code());
+    word(out, "reason", record.reason.code());
     if let Some(detail) = &record.detail {
         text(out, "detail", cut(detail, MAX_DETAIL));
     }
@@ -91,6 +91,19 @@ fn text(out: &mut Vec<u8>, name: &'static str, value: &str) {
     out.push(b'"');
     write_escaped(out, value);
     out.push(b'"');
+}
+
+/// A value of ours, or of the configuration's checked names: it holds nothing that needs escaping.
+fn word(out: &mut Vec<u8>, name: &'static str, value: &str) {
+    debug_assert!(value.bytes().all(is_plain), "{name}: {value:?}");
+    key(out, name);
+    out.push(b'"');
+    out.extend_from_slice(value.as_bytes());
+    out.push(b'"');
+}
+
+fn is_plain(byte: u8) -> bool {
+    byte >= 0x20 && byte != b'"' && byte != b'\\' && byte != 0x7f
 }
 
 fn number(out: &mut Vec<u8>, name: &'static str, value: u64) {
@@ -170,7 +183,7 @@ fn write_escaped(out: &mut Vec<u8>, value: &str) {
     let bytes = value.as_bytes();
     let mut plain = 0;
     for (index, byte) in bytes.iter().enumerate() {
-        if *byte >= 0x20 && *byte != b'"' && *byte != b'\\' && *byte != 0x7f {
+        if is_plain(*byte) {
             continue;
         }
         out.extend_from_slice(&bytes[plain..index]);

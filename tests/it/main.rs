@@ -4,6 +4,8 @@ mod boundaries;
 mod config;
 mod corpus;
 mod e2e;
+mod faults;
+mod front;
 mod ops;
 mod readme;
 mod support;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -24,6 +25,17 @@ impl Forebay {
     /// Starts `forebay run` and waits until it listens. `config` says nothing about the admin listener and the
     /// reloading of files; `[listener]` is on a free port unless it has one of its own.
     pub async fn start(config: &str) -> Self {
+        Self::start_in(Self::directory(config), command(env!("CARGO_BIN_EXE_forebay"))).await
+    }
+
+    /// Like `start`, with so many file descriptors for the process.
+    pub async fn start_with_files(config: &str, files: usize) -> Self {
+        let mut limited = command("prlimit");
+        limited.arg(format!("--nofile={files}:{files}")).arg(env!("CARGO_BIN_EXE_forebay"));
+        Self::start_in(Self::directory(config), limited).await
+    }
+
+    fn directory(config: &str) -> TempDir {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let mut text = String::new();
         if !config.contains("[listener") {
@@ -38,12 +50,15 @@ impl Forebay {
         }
         let path = directory.path().join("forebay.toml");
         std::fs::write(&path, text + config).expect("the configuration is written");
-        Self::start_file(directory).await
+        directory
     }
 
     /// Starts with the `forebay.toml` of this directory.
     pub async fn start_file(directory: TempDir) -> Self {
-        let mut run = command(env!("CARGO_BIN_EXE_forebay"));
+        Self::start_in(directory, command(env!("CARGO_BIN_EXE_forebay"))).await
+    }
+
+    async fn start_in(directory: TempDir, mut run: Command) -> Self {
         run.arg("run").arg("-c").arg(directory.path().join("forebay.toml")).env("NO_COLOR", "1");
         let mut process = Process::start("forebay", run);
         let expected = expected_listeners(directory.path());
