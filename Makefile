@@ -16,6 +16,10 @@ FUZZ_SECONDS ?= 60
 # What compares committed files with the code that they describe.
 GENERATED = telemetry:: config::
 
+# Private items are documented as well, so links may lead to them.
+DOC = RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" \
+	$(CARGO) doc --locked --no-deps --document-private-items
+
 run: setup-build
 	$(CARGO) run --release --locked -- demo
 
@@ -33,7 +37,7 @@ check: setup-build
 	$(CARGO) test --locked --quiet --lib --test it -- $(GENERATED)
 
 test: setup check
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items --quiet
+	$(DOC) --quiet
 	$(CARGO) test --locked
 
 bless:
@@ -41,7 +45,7 @@ bless:
 	git status --short
 
 docs:
-	$(CARGO) doc --locked --no-deps --document-private-items
+	$(DOC)
 
 fuzz: setup-build
 	fuzz/run.sh $(FUZZ_SECONDS)

@@ -142,3 +142,24 @@ fn commands_are_found_with_their_output() {
 
     assert_eq!(found, [Example { commands: "a\nb\n".into(), output: "c\n".into() }]);
 }
+
+/// `SECURITY.md` names files and, after each, tests in it.
+#[test]
+fn tests_named_in_the_security_document_exist() {
+    let document = std::fs::read_to_string(repository("SECURITY.md")).expect("the document");
+    let rows = document.lines().filter(|line| line.starts_with("| ")).filter_map(|row| row.rsplit(" | ").next());
+    let mut named = 0;
+    for row in rows {
+        let mut text = String::new();
+        for word in row.split('`').skip(1).step_by(2) {
+            if word.contains('/') {
+                text = std::fs::read_to_string(repository(word)).unwrap_or_else(|error| panic!("{word}: {error}"));
+            } else {
+                assert!(text.contains(&format!("fn {word}(")), "there is no test {word} in {row}");
+                named += 1;
+            }
+        }
+    }
+
+    assert!(named > 20, "{named}");
+}

@@ -6,7 +6,7 @@
 //! * [`fields`]: the header fields, classified once
 //! * [`parse`]: HTTP/1 bytes to heads ([`rules`] holds what is accepted)
 //! * [`http2`]: conversion from and to the `http` crate's types
-//! * [`write`]: heads to HTTP/1 bytes
+//! * [`mod@write`]: heads to HTTP/1 bytes
 
 pub mod fields;
 pub mod http2;

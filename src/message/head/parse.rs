@@ -1,6 +1,6 @@
 //! HTTP/1 bytes to heads.
 //!
-//! `httparse` splits the head into tokens; [`rules`](super::rules) then decides what they may be. The end of the head
+//! `httparse` splits the head into tokens; [`rules`] then decides what they may be. The end of the head
 //! is looked for first and by ourselves, line by line and resumable: a head that arrives in many small reads costs one
 //! look at each byte, and a line that does not end in CRLF is refused before anything else reads it.
 
