@@ -28,7 +28,7 @@ use crate::telemetry::{Reason, RequestRecord, Timings};
 /// After an answer that ends a connection, what the client still sends is read and thrown away for a while: closing a
 /// socket with unread bytes would reset it, and the client could lose the answer (RFC 9112 §9.6).
 const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES: usize = 256 * 1024;
+const LINGER_BYTES: usize = 16 * 1024 * 1024;
 
 /// When the process drains, an idle connection is not closed under a request that may be on its way: the next one is
 /// answered with `connection: close`. Clients that send nothing for this long lose nothing by the close. Below the time

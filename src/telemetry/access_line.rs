@@ -49,9 +49,9 @@ fn write_subject(out: &mut Vec<u8>, record: &RequestRecord) {
         // Says that the path was cut, and how long it was.
         number(out, "path_bytes", record.target.len() as u64);
     }
-    text(out, "request_id", cut(record.request_id, MAX_ID));
+    word(out, "request_id", cut(record.request_id, MAX_ID));
     if let Some(trace_id) = &record.trace_id {
-        text(out, "trace_id", cut(trace_id, MAX_ID));
+        word(out, "trace_id", cut(trace_id, MAX_ID));
     }
 }
 
@@ -93,7 +93,7 @@ fn text(out: &mut Vec<u8>, name: &'static str, value: &str) {
     out.push(b'"');
 }
 
-/// A value of ours, or of the configuration's checked names: it holds nothing that needs escaping.
+/// A value of ours, a checked name of the configuration or a checked id: it holds nothing that needs escaping.
 fn word(out: &mut Vec<u8>, name: &'static str, value: &str) {
     debug_assert!(value.bytes().all(is_plain), "{name}: {value:?}");
     key(out, name);
