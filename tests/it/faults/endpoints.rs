@@ -130,6 +130,12 @@ async fn a_name_that_does_not_resolve_is_no_endpoint_and_counted() {
     .await;
 }
 
+/// One request whose connection rests when this returns: the client has its answer a moment before that.
+async fn first(forebay: &Forebay) {
+    assert_eq!(http::get(forebay.address(), "/first").await.unwrap().status, 200);
+    assert_eq!(upstream(&at_rest(forebay).await, "connections_idle"), 1.0);
+}
+
 /// The upstream answers once on each connection and is gone when the second request comes.
 #[tokio::test]
 async fn a_stale_connection_is_retried_once_and_only_where_that_is_safe() {
@@ -137,14 +143,14 @@ async fn a_stale_connection_is_retried_once_and_only_where_that_is_safe() {
         let once = vec![Step::ReadHead, Step::Send(scripts::OK.to_vec()), Step::ReadHead, end.clone()];
         let stale = FaultUpstream::start([once.clone(), scripts::ok()]).await;
         let forebay = Forebay::start(&config(&[stale.address], "")).await;
-        assert_eq!(http::get(forebay.address(), "/first").await.unwrap().status, 200);
+        first(&forebay).await;
         assert_eq!(http::get(forebay.address(), "/second").await.unwrap().status, 200, "{end:?}");
         let line = logged(&forebay, "/second").await;
         assert_eq!((&line["attempts"], &line["reused"]), (&2.into(), &false.into()), "{line}");
 
         let stale = FaultUpstream::start([once.clone(), scripts::ok()]).await;
         let forebay = Forebay::start(&config(&[stale.address], "")).await;
-        assert_eq!(http::get(forebay.address(), "/first").await.unwrap().status, 200);
+        first(&forebay).await;
         let post = http::request(forebay.address(), "POST", "/post", &[], b"body").await.unwrap();
         assert_eq!(post.status, 502, "{end:?}: it may have been acted upon");
         assert_eq!(logged(&forebay, "/post").await["attempts"], 1);
@@ -153,7 +159,7 @@ async fn a_stale_connection_is_retried_once_and_only_where_that_is_safe() {
         // A new connection that ends is the upstream's answer, not a stale one.
         let always = FaultUpstream::start([once, vec![Step::ReadHead, end]]).await;
         let forebay = Forebay::start(&config(&[always.address], "")).await;
-        assert_eq!(http::get(forebay.address(), "/first").await.unwrap().status, 200);
+        first(&forebay).await;
         assert_eq!(http::get(forebay.address(), "/second").await.unwrap().status, 502);
         assert_eq!((logged(&forebay, "/second").await["attempts"].as_u64(), always.accepted()), (Some(2), 2));
         at_rest(&forebay).await;
