@@ -140,7 +140,6 @@ impl Run<'_> {
         let in_flight = self.to.upstream.metrics.in_flight.guard(begun);
         let result = self.attempt_once(endpoint, only_new, source, client, work, facts, switch).await;
         let now = Instant::now();
-        in_flight.leave(now);
         facts.timings.upstream = facts.upstream_started.map(|started| now - started);
         let reason = match &result {
             Ok(_) => facts.reason.unwrap_or(if facts.status >= 500 { Reason::Upstream5xx } else { Reason::Ok }),
@@ -148,6 +147,7 @@ impl Run<'_> {
             Err(AttemptError::Connect(failure) | AttemptError::Failed(failure)) => failure.reason,
         };
         self.to.upstream.metrics.attempt(reason, now - begun, facts.timings.first_byte, facts.timings.connect);
+        in_flight.leave(now);
         result
     }
 
@@ -446,7 +446,7 @@ impl Destination<'_> {
             None => return Err(AnswerStop::ClientGone),
         };
         pump_answer(source, &mut sink, self.live, self.answer_limits(), outlive).await?;
-        let delivered = !matches!(sink, Sink::Discard);
+        let delivered = !matches!(sink, Sink::Discard) && !self.live.client_gone.load(Ordering::Relaxed);
         if !delivered {
             facts.reason = Some(Reason::ClientGone);
         }

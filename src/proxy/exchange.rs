@@ -348,7 +348,6 @@ impl Exchange<'_> {
     fn record(&self, facts: &mut Facts) {
         let now = Instant::now();
         facts.timings.total = now - self.started;
-        let in_flight = facts.in_flight.take();
         if let (Some(started), None) = (facts.upstream_started, facts.timings.upstream) {
             facts.timings.upstream = Some(now - started);
         }
@@ -379,8 +378,8 @@ impl Exchange<'_> {
             reused: facts.reused,
             timings: facts.timings,
         });
-        // After the record: whoever sees that nothing is in flight finds every request counted.
-        if let Some(in_flight) = in_flight {
+        // Last: who sees that nothing is in flight finds everything counted.
+        if let Some(in_flight) = facts.in_flight.take() {
             in_flight.leave(now);
         }
     }

@@ -186,6 +186,8 @@ async fn serve_plain(proxy: &Arc<Proxy>, info: ConnectionInfo, stream: Stream) {
         }
         if seen == PREFACE.len() {
             let Some(stream) = unread(io.into_stream(), buf.filled()) else { return };
+            // Not only at the end of this function, which is that of the connection.
+            drop((buf, timer));
             return Box::pin(http2::serve(proxy, info, stream)).await;
         }
     }
@@ -196,4 +198,27 @@ fn unread(stream: Stream, bytes: &[u8]) -> Option<Stream> {
     let mut stream = stream.into_any().downcast::<L4Stream>().ok()?;
     stream.rewind(bytes);
     Some(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The size of the future that this function gives.
+    fn size<'p, A, F>(_: impl FnOnce(&'p Arc<Proxy>, ConnectionInfo, A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Each connection owns one of these for all its life, whatever it does.
+    #[test]
+    fn the_futures_of_connections_are_small() {
+        let connection = size(serve_connection);
+        let http1 = size(|proxy, info, io| http1::serve(proxy, info, io, Buf::default()));
+        let http2 = size(http2::serve);
+
+        println!("a connection {connection}, HTTP/1 {http1}, HTTP/2 {http2} bytes");
+        assert!(connection <= 1536, "{connection}");
+        assert!(http1 <= 768, "{http1}");
+        assert!(http2 <= 4096, "{http2}");
+    }
 }

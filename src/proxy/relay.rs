@@ -262,9 +262,6 @@ pub async fn pump_answer(
 ) -> Result<(), AnswerStop> {
     let mut passed = 0u64;
     loop {
-        if live.client_gone.load(Ordering::Relaxed) {
-            *sink = Sink::Discard;
-        }
         let n = match source.fill_from_memory().map_err(broken)? {
             Some(n) => n,
             None => {
@@ -279,6 +276,9 @@ pub async fn pump_answer(
         if n == 0 {
             break;
         }
+        if live.client_gone.load(Ordering::Relaxed) {
+            *sink = Sink::Discard;
+        }
         if limits.max_bytes.is_some_and(|max| passed + n as u64 > max) {
             return Err(AnswerStop::Upstream(
                 Reason::UpstreamTooLarge,
@@ -290,7 +290,9 @@ pub async fn pump_answer(
         let taken = or_discard(sink, live, written, outlive_client)?.unwrap_or(n);
         source.consume(taken);
         passed += taken as u64;
-        live.response_bytes.store(passed, Ordering::Relaxed);
+        if !matches!(sink, Sink::Discard) {
+            live.response_bytes.store(passed, Ordering::Relaxed);
+        }
     }
     let finished = sink.finish(source.trailers());
     or_discard(sink, live, finished, outlive_client)?;

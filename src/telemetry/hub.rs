@@ -196,6 +196,9 @@ pub const DEFAULT_BUCKETS: &[f64] = &[
 
 fn snapshot_route(snapshot: &mut Snapshot, name: &str, route: &RouteMetrics, now: Instant) {
     use catalogue::*;
+    // Read first, as a request leaves last: a scrape that shows none in flight has everything counted.
+    let metrics = [&REQUESTS_IN_FLIGHT, &REQUESTS_IN_FLIGHT_PEAK, &REQUESTS_IN_FLIGHT_SECONDS];
+    snapshot_in_flight(snapshot, name, &route.in_flight, metrics, now);
     for reason in Reason::ALL {
         let count = route.requests(*reason) as f64;
         snapshot.number(&REQUESTS, &[name, reason.code()], count);
@@ -212,12 +215,12 @@ fn snapshot_route(snapshot: &mut Snapshot, name: &str, route: &RouteMetrics, now
     snapshot.histogram(&REQUEST_DURATION, &[name], route.duration.snapshot());
     snapshot.histogram(&REQUEST_FIRST_BYTE, &[name], route.first_byte.snapshot());
     snapshot.histogram(&REQUEST_OVERHEAD, &[name], route.overhead.snapshot());
-    let metrics = [&REQUESTS_IN_FLIGHT, &REQUESTS_IN_FLIGHT_PEAK, &REQUESTS_IN_FLIGHT_SECONDS];
-    snapshot_in_flight(snapshot, name, &route.in_flight, metrics, now);
 }
 
 fn snapshot_upstream(snapshot: &mut Snapshot, name: &str, upstream: &UpstreamMetrics, now: Instant) {
     use catalogue::*;
+    let metrics = [&UPSTREAM_IN_FLIGHT, &UPSTREAM_IN_FLIGHT_PEAK, &UPSTREAM_IN_FLIGHT_SECONDS];
+    snapshot_in_flight(snapshot, name, &upstream.in_flight, metrics, now);
     for reason in Reason::ALL {
         let count = upstream.attempts(*reason);
         if count > 0 || ends_an_attempt(*reason) {
@@ -227,8 +230,6 @@ fn snapshot_upstream(snapshot: &mut Snapshot, name: &str, upstream: &UpstreamMet
     snapshot.histogram(&UPSTREAM_ATTEMPT_DURATION, &[name], upstream.attempt_duration.snapshot());
     snapshot.histogram(&UPSTREAM_CONNECT_DURATION, &[name], upstream.connect_duration.snapshot());
     snapshot.histogram(&UPSTREAM_FIRST_BYTE, &[name], upstream.first_byte.snapshot());
-    let metrics = [&UPSTREAM_IN_FLIGHT, &UPSTREAM_IN_FLIGHT_PEAK, &UPSTREAM_IN_FLIGHT_SECONDS];
-    snapshot_in_flight(snapshot, name, &upstream.in_flight, metrics, now);
 }
 
 /// Reasons that exist at zero for every upstream; the others, which end a request before or beside its attempts,

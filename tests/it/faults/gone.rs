@@ -137,6 +137,7 @@ async fn work_that_is_to_be_finished_runs_to_its_end_without_its_client() {
 
         let line = forebay.access_log_of(1).await.remove(0);
         assert_eq!((&line["reason"], &line["status"]), (&"client_gone".into(), &200.into()), "{name}: {line}");
+        assert_eq!(line["bytes_out"], if name == "begun" { 5 } else { 0 }, "{name}: what nobody got is not counted");
         let scrape = at_rest(&forebay).await;
         assert_eq!(scrape.sum("forebay_detached_tasks", &[]), 0.0, "{name}");
         assert_eq!(scrape.sum("forebay_detached_tasks_ended_total", &[("result", "finished")]), 1.0, "{name}");

@@ -119,7 +119,7 @@ async fn a_stream_that_is_reset_by_its_client_cancels_the_upstreams_work() {
 
 #[tokio::test]
 async fn a_client_that_opens_no_window_ends_at_the_write_limit() {
-    let large = [b"HTTP/1.1 200 OK\r\ncontent-length: 30000000\r\n\r\n".to_vec(), vec![b'x'; 30_000_000]].concat();
+    let large = [b"HTTP/1.1 200 OK\r\ncontent-length: 8000000\r\n\r\n".to_vec(), vec![b'x'; 8_000_000]].concat();
     let upstream = FaultUpstream::start([vec![Step::ReadHead, Step::Send(large), Step::Stall]]).await;
     let forebay = forebay(upstream.address, "").await;
     let mut client = Client::open(&forebay).await;

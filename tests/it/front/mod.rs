@@ -10,6 +10,7 @@ mod h2_client;
 mod h2_upstream;
 mod heads;
 mod http2;
+mod memory;
 mod recorder;
 mod tls;
 mod websocket;

@@ -25,17 +25,22 @@ fn listening(authority: &Authority, issued: &Issued, more: &str, more_tls: &str)
     format!("[listener]\naddress = \"127.0.0.1:0\"\n{more}\n[listener.tls]\n{files}{more_tls}\n\n")
 }
 
-async fn connect(forebay: &Forebay, connector: &TlsConnector) -> std::io::Result<TlsStream<TcpStream>> {
+pub async fn connect(forebay: &Forebay, connector: &TlsConnector) -> std::io::Result<TlsStream<TcpStream>> {
     let tcp = TcpStream::connect(forebay.address()).await?;
     let name = ServerName::try_from("proxy.example").expect("a name");
     timeout(PATIENCE, connector.connect(name, tcp)).await.expect("the handshake ends")
 }
 
-/// One GET over HTTP/1 and the whole answer.
+/// One GET over HTTP/1 and its answer, whose body is `ok`.
 async fn ask(stream: &mut TlsStream<TcpStream>) -> std::io::Result<String> {
+    ask_until(stream, "\r\n\r\nok").await
+}
+
+/// One GET over HTTP/1 and its answer up to these words.
+pub async fn ask_until(stream: &mut TlsStream<TcpStream>, end: &str) -> std::io::Result<String> {
     stream.write_all(b"GET / HTTP/1.1\r\nhost: proxy.example\r\n\r\n").await?;
     let mut answer = Vec::new();
-    while !answer.ends_with(b"\r\n\r\nok") {
+    while !String::from_utf8_lossy(&answer).contains(end) {
         if timeout(PATIENCE, stream.read_buf(&mut answer)).await.expect("an answer")? == 0 {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
         }
