@@ -159,7 +159,7 @@ async fn fast_requests_stay_fast_while_a_thousand_slow_ones_hang() {
 
         [upstream.hanging]
         endpoints = ["{}"]
-        timeouts = {{ first_byte = "55s" }}
+        timeouts = {{ first_byte = "9m" }}
 
         [route.fast]
         path = "/"
@@ -168,7 +168,7 @@ async fn fast_requests_stay_fast_while_a_thousand_slow_ones_hang() {
         [route.slow]
         path = "/slow"
         upstream = "hanging"
-        deadline = "60s"
+        deadline = "10m"
         "#,
         app.address, hanging.address
     ))
@@ -186,7 +186,7 @@ async fn fast_requests_stay_fast_while_a_thousand_slow_ones_hang() {
 
     println!("p99 of the fast route: alone {alone:?}, beside 1000 hanging requests {beside:?}");
     // "Does not move" on a quiet machine; a neighbour's build may triple a millisecond, but a request that had to
-    // wait for a slow one would take a minute.
+    // wait for a slow one would take minutes.
     assert!(beside < alone * 5 + Duration::from_millis(50), "alone {alone:?}, beside {beside:?}");
     drop(slow);
     let scrape = forebay.idle().await;

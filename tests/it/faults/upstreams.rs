@@ -199,12 +199,15 @@ fn config(upstreams: &[(Fault, FaultUpstream)]) -> String {
     upstreams.iter().map(of).collect()
 }
 
+/// A function and not an async closure: rustc 1.95 ends with an internal error when it compiles that a second time
+/// (incrementally, "unstable fingerprints").
+async fn start(fault: Fault) -> (Fault, FaultUpstream) {
+    let upstream = FaultUpstream::start([fault.script.clone(), scripts::ok()]).await;
+    (fault, upstream)
+}
+
 #[tokio::test]
 async fn every_fault_of_an_upstream_ends_in_time_with_its_reason_and_leaves_nothing_behind() {
-    let start = async |fault: Fault| {
-        let upstream = FaultUpstream::start([fault.script.clone(), scripts::ok()]).await;
-        (fault, upstream)
-    };
     let upstreams = join_all(faults().into_iter().map(start)).await;
     let forebay = Forebay::start(&config(&upstreams)).await;
 

@@ -98,14 +98,16 @@ impl Forebay {
         Scrape::fetch(self.admin()).await
     }
 
-    /// Waits until nothing is in flight, as far as the metrics tell.
+    /// Waits until nothing is in flight, as far as the metrics tell, and takes a new scrape: the numbers of one scrape are
+    /// not of one moment, and its counters may be older than its gauges.
     pub async fn idle(&self) -> Scrape {
         eventually("nothing is in flight any more", async || {
             let scrape = self.scrape().await;
             let busy = scrape.sum("forebay_requests_in_flight", &[]) + scrape.sum("forebay_upstream_in_flight", &[]);
-            (busy == 0.0).then_some(scrape)
+            (busy == 0.0).then_some(())
         })
-        .await
+        .await;
+        self.scrape().await
     }
 
     /// The access log so far (of `access_log.output = "stdout"`, the default).
