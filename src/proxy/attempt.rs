@@ -1,9 +1,9 @@
 //! Attempts of one request at its upstream: choose an endpoint, get a connection, send, relay.
 //!
-//! Another attempt follows in two cases only, both before the upstream can have acted on the request: no connection
-//! could be made (then another endpoint is tried, as often as `connect_retries` says), or a pooled connection turned
-//! out to be closed before a byte of the answer came (then once on a new one, for idempotent requests without a body;
-//! RFC 9112 §9.3.1).
+//! Another attempt follows in two cases only. No connection could be made: then another endpoint is tried, as often as
+//! `connect_retries` says; nothing was sent. Or a pooled connection ended before a byte of the answer came: then once on
+//! a new one. That the upstream has not acted on the request is likely then but not certain, hence for idempotent
+//! requests without a body only (RFC 9112 §9.3.1).
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
