@@ -134,9 +134,11 @@ fn run(file: &Path, connect: Connect) -> Exit {
 }
 
 fn serve(version: ConfigVersion, load: Load, inherited: Inherited, connect: Connect) -> Exit {
-    if let Err(error) = logging::init(&version.config.log) {
-        return fail(Exit::Failed, &error);
-    }
+    // Held to the end of the process: dropping it writes the last lines.
+    let _log = match logging::init(&version.config.log) {
+        Ok(log) => log,
+        Err(error) => return fail(Exit::Failed, &error),
+    };
     log_panics();
     let threads = version.config.runtime.threads;
     with_runtime(threads, serve_here(version, load, inherited, connect))

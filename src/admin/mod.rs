@@ -29,11 +29,14 @@ use crate::server::DataPath;
 use crate::shutdown::Lifecycle;
 use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
+use crate::telemetry::logging::RateBound;
 
 type Body = Full<Bytes>;
 
 /// Connections at once; one more is closed at once. A Prometheus or two, a kubelet and some people fit well.
 const MAX_CONNECTIONS: usize = 64;
+/// Refused connections are reported this often at most.
+const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// Scrapes encoded at once.
 const MAX_RENDERS: usize = 2;
@@ -101,6 +104,7 @@ impl Admin {
 
 async fn accept_loop(admin: Arc<Admin>, socket: tokio::net::TcpListener, tasks: Tasks, stop: CancellationToken) {
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let refusals = RateBound::new(LOG_EVERY);
     loop {
         let stream = match socket.accept().await {
             Ok((stream, _)) => stream,
@@ -111,7 +115,13 @@ async fn accept_loop(admin: Arc<Admin>, socket: tokio::net::TcpListener, tasks: 
             }
         };
         let Ok(permit) = Arc::clone(&connections).try_acquire_owned() else {
-            tracing::warn!(limit = MAX_CONNECTIONS, "an admin connection was closed: too many are open");
+            if let Some(suppressed) = refusals.allow(std::time::Instant::now()) {
+                tracing::warn!(
+                    limit = MAX_CONNECTIONS,
+                    suppressed,
+                    "an admin connection was closed: too many are open"
+                );
+            }
             continue;
         };
         let (admin, stop) = (Arc::clone(&admin), stop.clone());

@@ -1,10 +1,14 @@
 //! Forebay's own log (`tracing`): to stderr, so that stdout stays free for the access log.
+//!
+//! Lines go through a bounded queue to a thread that writes them. A reader of stderr that stalls costs lines, never a
+//! request, a signal or the exit: written from the workers, a full pipe froze the whole process.
 
 use std::io::{self, IsTerminal};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use tracing::Subscriber;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -33,10 +37,20 @@ impl std::fmt::Display for LoggingError {
 
 impl std::error::Error for LoggingError {}
 
-/// Sets the process's log; once, by the binary. `tracing` is global by design; nothing else here is.
-pub fn init(config: &Log) -> Result<(), LoggingError> {
-    let subscriber = subscriber(config, io::stderr().is_terminal(), io::stderr)?;
-    tracing::subscriber::set_global_default(subscriber).map_err(|_| LoggingError::AlreadySet)
+/// Lines that may wait for a reader of stderr; beyond it they are dropped.
+const MAX_WAITING_LINES: usize = 4096;
+
+/// Sets the process's log; once, by the binary. `tracing` is global by design; nothing else here is. Dropping the guard
+/// writes what still waits, for about a second at most.
+pub fn init(config: &Log) -> Result<WorkerGuard, LoggingError> {
+    let (writer, guard) = NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(MAX_WAITING_LINES)
+        .thread_name("log")
+        .finish(io::stderr());
+    let subscriber = subscriber(config, io::stderr().is_terminal(), writer)?;
+    tracing::subscriber::set_global_default(subscriber).map_err(|_| LoggingError::AlreadySet)?;
+    Ok(guard)
 }
 
 /// Is this a valid `log.level`? For checking a configuration without taking it.
@@ -45,7 +59,13 @@ pub fn check_filter(level: &str) -> Result<(), LoggingError> {
 }
 
 fn filter(level: &str) -> Result<EnvFilter, LoggingError> {
-    EnvFilter::builder().parse(level).map_err(|error| LoggingError::Filter(error.to_string()))
+    let filter = EnvFilter::builder().parse(level).map_err(|error| LoggingError::Filter(error.to_string()))?;
+    if level.contains("h2") {
+        return Ok(filter);
+    }
+    // h2 warns about what clients do, once for each connection: theirs to cause, nothing for an operator to act on.
+    let quiet = "h2=error".parse().expect("this is a directive");
+    Ok(filter.add_directive(quiet))
 }
 
 fn subscriber<W>(config: &Log, colours: bool, writer: W) -> Result<Box<dyn Subscriber + Send + Sync>, LoggingError>
