@@ -4,4 +4,5 @@
 mod command_line;
 mod inherit;
 mod process;
+mod stalled_log;
 mod under_load;
