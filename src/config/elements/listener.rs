@@ -29,7 +29,7 @@ element! {
         http2_stream_window: Size = "64KiB", between(16 * KIB, 16 * MIB);
         /// HTTP/2: bytes that a client may send ahead on a connection.
         http2_connection_window: Size = "1MiB", between(64 * KIB, 256 * MIB);
-        /// Connections at once; beyond it new ones are answered 503 and closed.
+        /// Connections at once; beyond it new ones are answered 503 and closed, over TLS closed only.
         max_connections: usize = 10_000, between(1, 1_000_000);
         /// Requests on a connection before it is closed. Balancers spread clients again then.
         max_requests_per_connection: u64 = 1_000, between(1, 1_000_000_000), instead_of(&["keepalive_requests"]);
