@@ -385,12 +385,44 @@ impl Exchange<'_> {
     }
 }
 
-pub const fn protocol(version: Version) -> Protocol {
+const fn protocol(version: Version) -> Protocol {
     match version {
         Version::Http10 => Protocol::Http10,
         Version::Http11 => Protocol::Http11,
         Version::Http2 => Protocol::Http2,
     }
+}
+
+/// Writes the record of a head that was refused: nobody knows what it asked for. `sent` counts the answer's body bytes.
+pub fn record_refused(
+    proxy: &Proxy,
+    connection: &ConnectionInfo,
+    version: Version,
+    failure: &Failure,
+    sent: u64,
+    started: Instant,
+) {
+    proxy.telemetry.finish(&RequestRecord {
+        route: proxy.unmatched.clone(),
+        upstream: None,
+        listener: connection.listener.name.clone(),
+        endpoint: None,
+        protocol: protocol(version),
+        method: "",
+        host: "",
+        target: "",
+        client: connection.peer.ip(),
+        request_id: "",
+        trace_id: None,
+        status: failure.status(),
+        reason: failure.reason,
+        detail: failure.detail.as_deref(),
+        request_bytes: 0,
+        response_bytes: sent,
+        attempts: 0,
+        reused: false,
+        timings: Timings { total: started.elapsed(), ..Timings::default() },
+    });
 }
 
 /// A request that has found its route.

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::body::{Http1Source, Source};
 use super::buffer::Buf;
 use super::client::{Client, Http1Client};
-use super::exchange::{After, Exchange, protocol};
+use super::exchange::{After, Exchange, record_refused};
 use super::io::Io;
 use super::listener::ConnectionInfo;
 use super::respond::{self, Failure};
@@ -23,7 +23,7 @@ use super::workspace::{Desk, Lent};
 use super::{Counted, Proxy};
 use crate::message::head::{HeadError, Parsed, RequestHead, Version, parse_request};
 use crate::shutdown::Phase;
-use crate::telemetry::{Reason, RequestRecord, Timings};
+use crate::telemetry::Reason;
 
 /// After an answer that ends a connection, what the client still sends is read and thrown away for a while: closing a
 /// socket with unread bytes would reset it, and the client could lose the answer (RFC 9112 §9.6).
@@ -147,28 +147,14 @@ impl Connection<'_> {
         let limit = Instant::now() + self.info.listener.timeouts().write;
         let send = respond::send_failure(&mut client, None, None, &failure);
         let sent = until(limit, &mut self.timer, send).await.and_then(Result::ok);
-        let total = started.elapsed();
-        self.proxy.telemetry.finish(&RequestRecord {
-            route: self.proxy.unmatched.clone(),
-            upstream: None,
-            listener: self.info.listener.name.clone(),
-            endpoint: None,
-            protocol: protocol(head.version),
-            method: "",
-            host: "",
-            target: "",
-            client: self.info.peer.ip(),
-            request_id: "",
-            trace_id: None,
-            status: failure.status(),
-            reason: failure.reason,
-            detail: failure.detail.as_deref(),
-            request_bytes: 0,
-            response_bytes: sent.map_or(0, |(_, bytes)| bytes),
-            attempts: 0,
-            reused: false,
-            timings: Timings { total, ..Timings::default() },
-        });
+        record_refused(
+            self.proxy,
+            &self.info,
+            head.version,
+            &failure,
+            sent.as_ref().map_or(0, |(_, bytes)| *bytes),
+            started,
+        );
         if sent.is_some() { After::Close } else { After::Abort }
     }
 

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::body::{Http2Source, Source};
 use super::client::Client;
-use super::exchange::{Exchange, protocol};
+use super::exchange::{Exchange, record_refused};
 use super::http1::head_failure;
 use super::listener::ConnectionInfo;
 use super::respond;
@@ -25,7 +25,6 @@ use super::workspace::{Desk, Lent};
 use super::{Counted, Proxy};
 use crate::message::head::{HeadError, Version};
 use crate::shutdown::Phase;
-use crate::telemetry::{RequestRecord, Timings};
 
 /// After GOAWAY, how long an idle connection may stay open for a client that does not close it.
 const GOAWAY_GRACE: Duration = Duration::from_secs(1);
@@ -186,27 +185,8 @@ async fn serve_stream(
             let failure = head_failure(error);
             let limit = started + info.listener.timeouts().write;
             let sent = until(limit, &mut timer, respond::send_failure(&mut client, None, None, &failure)).await;
-            return proxy.telemetry.finish(&RequestRecord {
-                route: proxy.unmatched.clone(),
-                upstream: None,
-                listener: info.listener.name.clone(),
-                endpoint: None,
-                protocol: protocol(Version::Http2),
-                method: "",
-                host: "",
-                target: "",
-                client: info.peer.ip(),
-                request_id: "",
-                trace_id: None,
-                status: failure.status(),
-                reason: failure.reason,
-                detail: failure.detail.as_deref(),
-                request_bytes: 0,
-                response_bytes: sent.and_then(Result::ok).map_or(0, |(_, bytes)| bytes),
-                attempts: 0,
-                reused: false,
-                timings: Timings { total: started.elapsed(), ..Timings::default() },
-            });
+            let sent = sent.and_then(Result::ok).map_or(0, |(_, bytes)| bytes);
+            return record_refused(proxy, info, Version::Http2, &failure, sent, started);
         }
     }
     let source = Source::Http2(Http2Source::new(stream, respond));
