@@ -91,6 +91,10 @@ impl Page {
                 self.line(format!("  goes to upstream {}: {}", upstream.name, endpoints.join(", ")));
             }
             RouteAction::Respond { status, .. } => self.line(format!("  is answered at once with {status}")),
+            RouteAction::Aggregate(aggregate) => {
+                self.line(format!("  is answered from {} sources", aggregate.sources.len()));
+            }
+            RouteAction::Results { of } => self.line(format!("  gives the results of route {of}")),
         }
     }
 
@@ -152,7 +156,7 @@ impl Page {
         let begin: Duration = steps.iter().map(|step| step.time).fold(Duration::ZERO, Duration::saturating_add);
         let between = match &route.action {
             RouteAction::Proxy { upstream } => Some(upstream.timeouts.between_bytes),
-            RouteAction::Respond { .. } => None,
+            RouteAction::Respond { .. } | RouteAction::Aggregate(_) | RouteAction::Results { .. } => None,
         };
         match (route.deadline.after(), between) {
             (_, None) => self.line(format!("  the answer begins after at most {}", show_duration(begin))),

@@ -4,6 +4,8 @@
 //! TOML, spans, tokio, pingora or prometheus, and nothing here is an `Option` unless absence means
 //! something to the reader ("no limit", "not set"). The defaults stand beside the keys in `elements`.
 
+pub mod aggregate;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -369,6 +371,12 @@ pub enum RouteAction {
         status: u16,
         content_type: String,
         body: String,
+    },
+    /// Call several sources and answer with what they say.
+    Aggregate(Arc<aggregate::Aggregate>),
+    /// Fetch what another route works on in the background; its name.
+    Results {
+        of: String,
     },
 }
 

@@ -114,7 +114,8 @@ impl Builder<'_> {
         let own = self.rates(&route.rate_limits);
         let upstream = match &route.action {
             RouteAction::Proxy { upstream } => self.limits.upstreams.get(&upstream.name).cloned(),
-            RouteAction::Respond { .. } => None,
+            // Each source meets the limit of its own upstream.
+            RouteAction::Respond { .. } | RouteAction::Aggregate(_) | RouteAction::Results { .. } => None,
         };
         Admission {
             rates: RateLimiters::new(shared.iter().cloned().chain(own)),

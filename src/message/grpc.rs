@@ -54,27 +54,36 @@ pub const fn status(reason: Reason) -> u8 {
     const OK: u8 = 0;
     const CANCELLED: u8 = 1;
     const UNKNOWN: u8 = 2;
+    const INVALID_ARGUMENT: u8 = 3;
     const DEADLINE_EXCEEDED: u8 = 4;
+    const NOT_FOUND: u8 = 5;
     const RESOURCE_EXHAUSTED: u8 = 8;
     const UNIMPLEMENTED: u8 = 12;
     const INTERNAL: u8 = 13;
     const UNAVAILABLE: u8 = 14;
     match reason {
-        Reason::Ok => OK,
+        Reason::Ok | Reason::Partial => OK,
         Reason::ClientGone => CANCELLED,
         Reason::Upstream5xx => UNKNOWN,
         Reason::BadRequest | Reason::UpgradeRefused | Reason::Internal => INTERNAL,
+        Reason::TooManyItems => INVALID_ARGUMENT,
+        Reason::NoResult | Reason::ResultGone => NOT_FOUND,
+        Reason::MissingValue | Reason::DependencyFailed | Reason::NotNeeded | Reason::MergeConflict => INTERNAL,
         Reason::NoRoute | Reason::MethodNotAllowed => UNIMPLEMENTED,
         Reason::HeadTooLarge
         | Reason::BodyTooLarge
         | Reason::RateLimited
         | Reason::DelayQueueFull
         | Reason::ClientLimit
+        | Reason::TooManyJobs
+        | Reason::UpstreamTooDeep
         | Reason::UpstreamTooLarge => RESOURCE_EXHAUSTED,
         Reason::HeadTimeout
         | Reason::BodyTimeout
         | Reason::BodyTooSlow
         | Reason::WriteTimeout
+        | Reason::SourcesTimedOut
+        | Reason::SourceTimeout
         | Reason::ConnectTimeout
         | Reason::TlsTimeout
         | Reason::FirstByteTimeout
@@ -89,12 +98,15 @@ pub const fn status(reason: Reason) -> u8 {
         | Reason::QueueTimeout
         | Reason::TooManyConnections
         | Reason::NoEndpoint
+        | Reason::SourcesFailed
         | Reason::ConnectFailed
         | Reason::TlsFailed
         | Reason::UpstreamReset
         | Reason::UpstreamClosed
         | Reason::ShuttingDown => UNAVAILABLE,
-        Reason::UpstreamBadResponse | Reason::UnexpectedUpgrade => INTERNAL,
+        Reason::UpstreamBadResponse | Reason::UpstreamBadBody | Reason::UpstreamStatus | Reason::UnexpectedUpgrade => {
+            INTERNAL
+        }
     }
 }
 
@@ -167,7 +179,7 @@ mod tests {
     #[test]
     fn every_timeout_is_deadline_exceeded_and_only_ok_is_ok() {
         for reason in Reason::ALL {
-            assert_eq!(status(*reason) == 0, *reason == Reason::Ok, "{reason}");
+            assert_eq!(status(*reason) == 0, reason.class() == ReasonClass::Success, "{reason}");
             assert!(reason.class() != ReasonClass::Timeout || status(*reason) == 4, "{reason}");
         }
     }

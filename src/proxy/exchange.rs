@@ -147,6 +147,7 @@ impl Exchange<'_> {
             RouteAction::Respond { status, content_type, body } => {
                 self.respond((*status, content_type, body), source, client, facts).await
             }
+            RouteAction::Aggregate(_) | RouteAction::Results { .. } => Err(Reason::Internal.into()),
             RouteAction::Proxy { .. } => {
                 let upstream = route.upstream.as_ref().expect("a proxy route is built with its upstream");
                 // Before the fields that ask for it are taken out.

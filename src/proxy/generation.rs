@@ -155,7 +155,7 @@ fn build_route(
 ) -> Arc<RouteRuntime> {
     let upstream = match &route.action {
         RouteAction::Proxy { upstream } => upstreams.iter().find(|u| u.config.name == upstream.name).cloned(),
-        RouteAction::Respond { .. } => None,
+        RouteAction::Respond { .. } | RouteAction::Aggregate(_) | RouteAction::Results { .. } => None,
     };
     Arc::new(RouteRuntime {
         route: route.clone(),

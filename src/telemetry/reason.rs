@@ -77,6 +77,9 @@ reasons! {
     /// The upstream answered with a 5xx of its own, which was passed on.
     Upstream5xx = "upstream_5xx", 502, UpstreamError, "The upstream answered with a server error.";
 
+    /// An aggregate in which at least one source failed and at least one did not.
+    Partial = "partial", 200, Success, "The request was answered without some of its sources.";
+
     BadRequest = "bad_request", 400, ClientError, "The request is malformed or ambiguous.";
     HeadTooLarge = "head_too_large", 431, ClientError, "The request's head is larger than allowed.";
     BodyTooLarge = "body_too_large", 413, ClientError, "The request's body is larger than allowed.";
@@ -89,6 +92,9 @@ reasons! {
     /// Not 426, which asks the client to switch; nor is the request wrong: RFC 6455 §4.2.2 lets a server that does not
     /// want the connection answer 403.
     UpgradeRefused = "upgrade_refused", 403, ClientError, "This protocol upgrade is not allowed on this route.";
+    TooManyItems = "too_many_items", 422, ClientError, "The request names more items than allowed.";
+    NoResult = "no_result", 404, ClientError, "There is no result with this id.";
+    ResultGone = "result_gone", 410, ClientError, "The result with this id is no longer kept.";
     ClientGone = "client_gone", 499, ClientGone, "The client left before the answer was complete.";
 
     RateLimited = "rate_limited", 429, Limited, "Too many requests: a rate limit was reached.";
@@ -98,6 +104,8 @@ reasons! {
     ClientLimit = "client_limit", 429, Limited, "This client has too many requests in flight.";
     TooManyConnections = "too_many_connections", 503, Limited, "Too many connections are open.";
 
+    TooManyJobs = "too_many_jobs", 503, Limited, "Too many requests are being worked on in the background.";
+
     NoEndpoint = "no_endpoint", 503, UpstreamError, "No endpoint of the upstream can be used now.";
     ConnectFailed = "connect_failed", 502, UpstreamError, "No connection to the upstream could be made.";
     TlsFailed = "tls_failed", 502, UpstreamError, "No secure connection to the upstream could be made.";
@@ -106,7 +114,20 @@ reasons! {
     UpstreamBadResponse = "upstream_bad_response", 502, UpstreamError, "The upstream's answer is not valid HTTP.";
     UpstreamTooLarge = "upstream_too_large", 502, UpstreamError, "The upstream's answer is larger than allowed.";
     UnexpectedUpgrade = "unexpected_upgrade", 502, UpstreamError, "The upstream switched protocols without being asked.";
+    UpstreamStatus = "upstream_status", 502, UpstreamError, "The upstream answered with a status that does not count as success.";
+    UpstreamBadBody = "upstream_bad_body", 502, UpstreamError, "The upstream's answer cannot be read: it is not what its format promises.";
+    UpstreamTooDeep = "upstream_too_deep", 502, UpstreamError, "The upstream's answer is nested more deeply than allowed.";
+    /// Of a source: its call could not be made, because what it needs from another answer is not there.
+    MissingValue = "missing_value", 502, UpstreamError, "A value that this call needs is not there.";
+    /// Of a source: another one, whose answer it needs, failed.
+    DependencyFailed = "dependency_failed", 502, UpstreamError, "A source that this one needs failed.";
+    /// Of a source: it was cancelled since others had answered. Of no request.
+    NotNeeded = "not_needed", 502, UpstreamError, "Others had answered before.";
+    SourcesFailed = "sources_failed", 502, UpstreamError, "No source gave a usable answer.";
+    MergeConflict = "merge_conflict", 502, UpstreamError, "The answers of the sources cannot be merged.";
 
+    SourcesTimedOut = "sources_timed_out", 504, Timeout, "No source answered in time.";
+    SourceTimeout = "source_timeout", 504, Timeout, "The source took longer than its timeout.";
     ConnectTimeout = "connect_timeout", 504, Timeout, "Connecting to the upstream took too long.";
     TlsTimeout = "tls_timeout", 504, Timeout, "The TLS handshake with the upstream took too long.";
     FirstByteTimeout = "first_byte_timeout", 504, Timeout, "The upstream took too long to begin its answer.";
@@ -132,6 +153,8 @@ impl Reason {
             Reason::BodyTooSlow => ("request_body", "min_rate"),
             Reason::WriteTimeout => ("response_write", "timeout"),
             Reason::QueueTimeout => ("queue", "timeout"),
+            Reason::SourcesTimedOut => ("sources", "timeout"),
+            Reason::SourceTimeout => ("source", "timeout"),
             Reason::ConnectTimeout => ("connect", "timeout"),
             Reason::TlsTimeout => ("tls", "timeout"),
             Reason::FirstByteTimeout => ("first_byte", "timeout"),

@@ -1,0 +1,21 @@
+//! Concurrent aggregation: one request answered from many upstreams at once.
+//!
+//! Three steps, of which the middle one alone waits:
+//!
+//! 1. `plan` decides what a request needs and refuses one that does not carry it (pure).
+//! 2. `execute` calls the sources over one small trait, [`Fetch`]: what depends on nothing at once, the rest as soon as what
+//!    it needs is there. It keeps one deadline over all of it and turns every end into an [`Outcome`].
+//! 3. `merge` makes the answer from the outcomes (pure). The bytes depend on the outcomes and on the order of the file, never
+//!    on the order of arrival.
+//!
+//! `json` keeps JSON as the bytes that arrived, so that no number changes; `template` puts values into paths, queries, fields
+//! and bodies. `results` keeps the answers of background work, `flights` joins identical requests of several clients.
+//!
+//! Nothing here knows about sockets or pingora.
+
+mod call;
+pub mod json;
+mod outcome;
+
+pub use call::{Answer, Call, Called, Failed, Fetch};
+pub use outcome::{Ending, Fallback, Items, Outcome, Value};
