@@ -155,7 +155,7 @@ impl Exchange<'_> {
                 prepare::forwarded_fields(self.head, self.connection, facts, &route.route, &mut self.work.authority);
                 let standing = route.route.rate_limit_headers.then_some(permits.standing.as_ref()).flatten();
                 let to = attempt::Destination {
-                    route: &route.route,
+                    rules: attempt::Rules::new(&route.route, upstream),
                     upstream,
                     listener: &self.connection.listener,
                     live: &live,

@@ -23,6 +23,7 @@ mod probe;
 mod relay;
 mod respond;
 mod sink;
+mod subrequest;
 mod timer;
 mod tls;
 mod upgrade;
