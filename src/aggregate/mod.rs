@@ -14,8 +14,12 @@
 //! Nothing here knows about sockets or pingora.
 
 mod call;
+pub mod decode;
 pub mod json;
+pub mod merge;
 mod outcome;
+pub mod shape;
+pub mod template;
 
 pub use call::{Answer, Call, Called, Failed, Fetch};
 pub use outcome::{Ending, Fallback, Items, Outcome, Value};
