@@ -1,7 +1,8 @@
 //! What Forebay says about itself: reasons, the record of a request, metrics and logs.
 //!
 //! `hub` holds [`Telemetry`], which owns everything. `catalogue` is the one list of metrics; `metrics` has the handles
-//! that the rest of the program touches; `snapshot` and `exposition` turn them into a scrape. `access_log` writes one
+//! that the rest of the program touches, `sources` and `jobs` those of aggregates; `snapshot` and `exposition` turn them
+//! into a scrape. `access_log` writes one
 //! line per request, `logging` sets up Forebay's own log.
 
 mod access_line;
@@ -22,6 +23,7 @@ mod record;
 pub mod runtime;
 mod scalars;
 pub mod snapshot;
+mod sources;
 
 pub use configured::ReloadResult;
 pub use hub::{DEFAULT_BUCKETS, Telemetry, UNMATCHED};
@@ -32,6 +34,7 @@ pub use metrics::{
 };
 pub use reason::{Reason, ReasonClass, markdown_table};
 pub use record::{Protocol, RequestRecord, Timings};
+pub use sources::{AggregateMetrics, Completeness};
 
 #[cfg(test)]
 mod test_support;
