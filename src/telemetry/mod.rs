@@ -7,6 +7,7 @@
 
 mod access_line;
 mod access_log;
+mod access_sources;
 mod allocator;
 pub mod catalogue;
 mod configured;
@@ -22,6 +23,7 @@ mod reason;
 mod record;
 pub mod runtime;
 mod scalars;
+mod server_timing;
 pub mod snapshot;
 mod sources;
 
@@ -33,7 +35,8 @@ pub use metrics::{
     ClientLimitMetrics, DetachedMetrics, LimiterMetrics, ListenerMetrics, QueueMetrics, RouteMetrics, UpstreamMetrics,
 };
 pub use reason::{Reason, ReasonClass, markdown_table};
-pub use record::{Protocol, RequestRecord, Timings};
+pub use record::{Protocol, RequestRecord, SourcesRecord, Timings};
+pub use server_timing::server_timing;
 pub use sources::{AggregateMetrics, Completeness};
 
 #[cfg(test)]

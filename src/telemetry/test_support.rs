@@ -54,6 +54,7 @@ pub(super) fn record(telemetry: &Telemetry, route: &str) -> RequestRecord<'stati
             upstream: Some(Duration::from_millis(1248)),
             response_started: Some(Duration::from_millis(1202)),
         },
+        sources: None,
     }
 }
 
