@@ -2,8 +2,8 @@
 //!
 //! `hub` holds [`Telemetry`], which owns everything. `catalogue` is the one list of metrics; `metrics` has the handles
 //! that the rest of the program touches, `sources` and `jobs` those of aggregates; `snapshot` and `exposition` turn them
-//! into a scrape. `access_log` writes one
-//! line per request, `logging` sets up Forebay's own log.
+//! into a scrape. `access_log` writes one line per request, `server_timing` the header of an aggregate; `logging` sets up
+//! Forebay's own log.
 
 mod access_line;
 mod access_log;
