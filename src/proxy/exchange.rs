@@ -378,6 +378,7 @@ impl Exchange<'_> {
             attempts: facts.attempts,
             reused: facts.reused,
             timings: facts.timings,
+            sources: None,
         });
         // Last: who sees that nothing is in flight finds everything counted.
         if let Some(in_flight) = facts.in_flight.take() {
@@ -423,6 +424,7 @@ pub fn record_refused(
         attempts: 0,
         reused: false,
         timings: Timings { total: started.elapsed(), ..Timings::default() },
+        sources: None,
     });
 }
 
