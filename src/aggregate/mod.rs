@@ -14,8 +14,10 @@
 //! Nothing here knows about sockets or pingora.
 
 mod call;
+pub mod flights;
 pub mod json;
 mod outcome;
+pub mod results;
 
 pub use call::{Answer, Call, Called, Failed, Fetch};
 pub use outcome::{Ending, Fallback, Items, Outcome, Value};
