@@ -203,6 +203,22 @@ metrics! {
         "Requests that shared the overflow count because the table was full of keys in use.",
         "None; else raise max_keys, or someone makes up keys.";
 
+    JOBS_RUNNING = "forebay_jobs_running", Gauge, None, ["route"],
+        "Requests that are worked on in the background now.",
+        "Below the route's max_running; at it, further ones end with too_many_jobs.";
+    JOBS = "forebay_jobs_total", Counter, None, ["route", "outcome"],
+        "Background requests, by outcome: finished, failed (the kept result says why), cut (by a panic or the shutdown), or refused (max_running were at work).",
+        "Mostly finished; refused asks for a larger max_running or fewer clients.";
+    JOB_RESULTS = "forebay_job_results", Gauge, None, ["route"],
+        "Results of background requests that are kept now.",
+        "Below the route's max_results; near it, results leave before their time.";
+    JOB_RESULT_BYTES = "forebay_job_result_bytes", Gauge, Bytes, ["route"],
+        "Bytes of the results that are kept now.",
+        "Below the route's max_bytes; near it, results leave before their time.";
+    JOB_EVICTIONS = "forebay_job_evictions_total", Counter, None, ["route"],
+        "Results removed before their time was over, to keep newer ones within max_results and max_bytes.",
+        "None; else clients that come for a result in time are told that it is gone: raise the limits or shorten keep.";
+
     CONNECTIONS_OPEN = "forebay_connections_open", Gauge, None, ["listener"],
         "Client connections open now.",
         "Below the listener's max_connections; at it, connections are rejected.";
@@ -245,10 +261,10 @@ metrics! {
         "Access-log lines that wait for the writer now.",
         "Far below access_log.buffer.";
     DETACHED_TASKS = "forebay_detached_tasks", Gauge, None, [],
-        "Upstream requests that run on now although their client has left (on_client_gone = \"finish\").",
+        "Requests that are still worked on although their client has left (on_client_gone = \"finish\").",
         "Few; many mean that clients give up before the upstream answers.";
     DETACHED_TASKS_ENDED = "forebay_detached_tasks_ended_total", Counter, None, ["result"],
-        "Detached upstream requests that ended: finished, or cut (by deadline, failure or shutdown).",
+        "Detached requests that ended: finished, or cut (by deadline, failure or shutdown).",
         "Mostly finished.";
     PANICS = "forebay_panics_total", Counter, None, [],
         "Panics caught in the work for one request or connection.",

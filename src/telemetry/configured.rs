@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::hub::{Telemetry, UNMATCHED, lock};
 use super::scalars::Scalars;
-use super::{ClientLimitMetrics, QueueMetrics, catalogue};
+use super::{ClientLimitMetrics, JobMetrics, QueueMetrics, catalogue};
 use crate::config::model::{
     Config, Deadline, EndpointAddress, InFlight, Listener, RateLimit, Route, RouteAction, Upstream,
 };
@@ -112,6 +112,9 @@ impl Telemetry {
         if route.client_in_flight.is_some() {
             self.client_limit(&route.name);
         }
+        if works_in_background(route) {
+            self.jobs(&route.name);
+        }
     }
 
     fn apply_in_flight(&self, scope: &'static str, name: &str, in_flight: Option<&InFlight>) {
@@ -132,6 +135,9 @@ impl Telemetry {
         }
         for name in self.client_limits.retain(|name| names.client_limits.contains(name.as_str())) {
             ClientLimitMetrics::METRICS.iter().for_each(|metric| self.scalars.remove_from(metric, &[("route", &name)]));
+        }
+        for name in self.jobs.retain(|name| names.jobs.contains(name.as_str())) {
+            JobMetrics::METRICS.iter().for_each(|metric| self.scalars.remove_from(metric, &[("route", &name)]));
         }
         for name in self.upstreams.retain(|name| names.upstreams.contains(name.as_str())) {
             self.scalars.remove(&[("upstream", &name)]);
@@ -159,6 +165,7 @@ impl Telemetry {
 struct Names<'a> {
     routes: BTreeSet<&'a str>,
     client_limits: BTreeSet<&'a str>,
+    jobs: BTreeSet<&'a str>,
     upstreams: BTreeSet<&'a str>,
     limiters: BTreeSet<&'a str>,
     listeners: BTreeSet<&'a str>,
@@ -169,12 +176,14 @@ struct Names<'a> {
 impl<'a> Names<'a> {
     fn of(config: &'a Config) -> Self {
         let limited = config.routes.iter().filter(|route| route.client_in_flight.is_some());
+        let background = config.routes.iter().filter(|route| works_in_background(route));
         let endpoints = |upstream: &'a Arc<Upstream>| {
             upstream.endpoints.iter().map(|endpoint| (upstream.name.as_str(), endpoint_label(endpoint)))
         };
         Self {
             routes: config.routes.iter().map(|route| route.name.as_str()).chain([UNMATCHED]).collect(),
             client_limits: limited.map(|route| route.name.as_str()).collect(),
+            jobs: background.map(|route| route.name.as_str()).collect(),
             upstreams: config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect(),
             limiters: rate_limits(config).map(|limit| limit.name.as_str()).collect(),
             listeners: config.listeners.iter().map(|listener| listener.name.as_str()).collect(),
@@ -182,6 +191,10 @@ impl<'a> Names<'a> {
             endpoints: config.upstreams.iter().flat_map(endpoints).collect(),
         }
     }
+}
+
+fn works_in_background(route: &Route) -> bool {
+    matches!(&route.action, RouteAction::Aggregate(aggregate) if aggregate.background.is_some())
 }
 
 fn rate_limits(config: &Config) -> impl Iterator<Item = &RateLimit> {

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::access_log::AccessLog;
 use super::exposition::{self, Format};
 use super::histogram::Layout;
+use super::jobs::JobMetrics;
 use super::metrics::{
     CODE_CLASSES, ClientLimitMetrics, DetachedMetrics, LimiterMetrics, ListenerMetrics, METHODS, QueueMetrics,
     RouteMetrics, UpstreamMetrics,
@@ -41,6 +42,7 @@ pub struct Telemetry {
     pub(super) upstreams: Named<String, UpstreamMetrics>,
     pub(super) limiters: Named<String, LimiterMetrics>,
     pub(super) client_limits: Named<String, ClientLimitMetrics>,
+    pub(super) jobs: Named<String, JobMetrics>,
     pub(super) queues: Named<(&'static str, String), QueueMetrics>,
     pub(super) listeners: Named<String, ListenerMetrics>,
     /// Configured endpoints (upstream, endpoint) that have a gauge.
@@ -68,6 +70,7 @@ impl Telemetry {
             upstreams: Named::default(),
             limiters: Named::default(),
             client_limits: Named::default(),
+            jobs: Named::default(),
             queues: Named::default(),
             listeners: Named::default(),
             endpoints: Mutex::default(),
@@ -132,6 +135,11 @@ impl Telemetry {
     /// The in-flight limit per client key of this route.
     pub fn client_limit(&self, route: &str) -> Arc<ClientLimitMetrics> {
         self.client_limits.get_or_create(route, || ClientLimitMetrics::new(route, &self.scalars))
+    }
+
+    /// The background work of this route.
+    pub fn jobs(&self, route: &str) -> Arc<JobMetrics> {
+        self.jobs.get_or_create(route, || JobMetrics::new(route, &self.scalars))
     }
 
     /// `scope` is `"route"` or `"upstream"` with its name, or `"global"` twice.

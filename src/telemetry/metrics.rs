@@ -291,7 +291,7 @@ impl ListenerMetrics {
     }
 }
 
-/// Handles of upstream requests that outlive their client.
+/// Handles of the work, at one upstream or at many, that outlives its client.
 #[derive(Debug)]
 pub struct DetachedMetrics {
     pub running: IntGauge,

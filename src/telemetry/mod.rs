@@ -13,6 +13,7 @@ pub mod exposition;
 pub mod histogram;
 mod hub;
 mod in_flight;
+mod jobs;
 pub mod logging;
 pub mod metrics;
 mod protobuf;
@@ -25,6 +26,7 @@ pub mod snapshot;
 pub use configured::ReloadResult;
 pub use hub::{DEFAULT_BUCKETS, Telemetry, UNMATCHED};
 pub use in_flight::{InFlightGuard, InFlightMeter, InFlightReading};
+pub use jobs::{Job, JobMetrics};
 pub use metrics::{
     ClientLimitMetrics, DetachedMetrics, LimiterMetrics, ListenerMetrics, QueueMetrics, RouteMetrics, UpstreamMetrics,
 };
