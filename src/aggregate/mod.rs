@@ -15,9 +15,11 @@
 
 mod call;
 pub mod decode;
+pub mod flights;
 pub mod json;
 pub mod merge;
 mod outcome;
+pub mod results;
 pub mod shape;
 pub mod template;
 

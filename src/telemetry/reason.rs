@@ -105,6 +105,7 @@ reasons! {
     TooManyConnections = "too_many_connections", 503, Limited, "Too many connections are open.";
 
     TooManyJobs = "too_many_jobs", 503, Limited, "Too many requests are being worked on in the background.";
+    ResultTooLarge = "result_too_large", 507, Limited, "The result is larger than all kept results together may be.";
 
     NoEndpoint = "no_endpoint", 503, UpstreamError, "No endpoint of the upstream can be used now.";
     ConnectFailed = "connect_failed", 502, UpstreamError, "No connection to the upstream could be made.";
