@@ -16,6 +16,8 @@
 mod call;
 pub mod json;
 mod outcome;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use call::{Answer, Call, Called, Failed, Fetch};
 pub use outcome::{Ending, Fallback, Items, Outcome, Value};
