@@ -13,15 +13,30 @@
 //!
 //! Nothing here knows about sockets or pingora.
 
+mod board;
 mod call;
+mod calls;
 pub mod decode;
 pub mod flights;
+mod execute;
+mod interpret;
 pub mod json;
+mod limit;
+mod list;
 pub mod merge;
+mod on_error;
 mod outcome;
 pub mod results;
+mod plan;
 pub mod shape;
 pub mod template;
+#[cfg(test)]
+pub(crate) mod testing;
+mod work;
 
 pub use call::{Answer, Call, Called, Failed, Fetch};
+pub use execute::{execute, merge_off_loop};
+pub use merge::{Merged, part, summary};
 pub use outcome::{Ending, Fallback, Items, Outcome, Value};
+pub use plan::{Plan, Refusal};
+pub use template::{Inputs, Needs};
