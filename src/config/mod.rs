@@ -4,6 +4,7 @@
 //! [`load`] reads the file, [`parse`] is its pure part. On the way: [`tree`] (TOML and `${ENV}`), [`decode`] with the
 //! tables in [`elements`] (every key is described there once), [`check`] (tables against each other), [`model`].
 
+pub mod aggregate;
 pub mod check;
 pub mod decode;
 pub mod describe;
@@ -152,7 +153,8 @@ fn resolve(cx: &mut Decoder<'_>, root: &Root) -> Option<Config> {
     let upstreams = upstreams.collect::<Option<Vec<_>>>()?;
     let mut routes = Vec::new();
     for item in &root.route.get()?.items {
-        routes.push(item.value.resolve(cx, &item.name, &upstreams).map(Arc::new));
+        let results = root.results_path(&item.name);
+        routes.push(item.value.resolve(cx, &item.name, &upstreams, results).map(Arc::new));
     }
     let rate_limits = resolve_rate_limits(cx, "limits", "global", &limits.rate_limit)?;
     Some(Config {

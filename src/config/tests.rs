@@ -169,3 +169,77 @@ fn a_hostile_file_costs_little() {
     // Generous for a loaded machine without optimisation; the square of the size would take hours.
     assert!(started.elapsed() < std::time::Duration::from_secs(60), "{:?}", started.elapsed());
 }
+
+const AGGREGATE: &str = r#"
+[upstream.users]
+endpoints = ["127.0.0.1:9001"]
+
+[route.users]
+path           = "/users/{id}"
+methods        = ["POST"]
+on_client_gone = "finish"
+
+[route.users.aggregate]
+respond    = { users = ["{user1}", "{friends.0.name}"], note = "Hello {{}} {user1.name}", n = 1_000, x = 0.10, big = 123456789012345678901234567890 }
+coalesce   = ["path", "query", "body", "header.X-Tenant"]
+background = { keep = "5m" }
+
+[route.users.aggregate.source.user1]
+upstream        = "users"
+path            = "/users/{id}"
+query           = { page = "{query.page}", tag = ["a", 3] }
+headers         = { authorization = "Bearer ${TOKEN}", "x-literal" = "{{}}" }
+forward_headers = ["X-Tenant"]
+timeout         = "2s"
+required        = true
+
+[route.users.aggregate.source.friends]
+upstream = "users"
+method   = "POST"
+path     = "/friends/{user1.next}/{item}"
+body     = { who = "{item}", max = 1e400 }
+for_each = "{body.ids}"
+on_error = { value = { friends = ["{x}", 0.10] } }
+rename   = { "items.*.id" = "key" }
+
+[route.job]
+path       = "/jobs/{id}"
+results_of = "users"
+"#;
+
+fn aggregate_of(loaded: &Loaded) -> Arc<model::aggregate::Aggregate> {
+    match &loaded.config.routes[0].action {
+        model::RouteAction::Aggregate(aggregate) => Arc::clone(aggregate),
+        other => panic!("not an aggregate: {other:?}"),
+    }
+}
+
+#[test]
+fn an_aggregate_is_understood() {
+    use model::aggregate::{BodyShape, HeaderTemplate, Node, OnError, Piece, Reference, RequestBody};
+
+    let loaded = parse("f", AGGREGATE, &|_| Some("s3cr3t{".to_owned())).unwrap_or_else(|report| panic!("{report}"));
+
+    let aggregate = aggregate_of(&loaded);
+    let (user1, friends) = (&aggregate.sources[0], &aggregate.sources[1]);
+    let BodyShape::Respond(Node::Object(members)) = &aggregate.body else { panic!("{:?}", aggregate.body) };
+    assert_eq!(members[2].1, Node::Literal("1000".into()));
+    assert_eq!(members[3].1, Node::Literal("0.10".into()), "numbers stay as they are written");
+    assert_eq!(members[4].1, Node::Literal("123456789012345678901234567890".into()));
+    let Node::Text(note) = &members[1].1 else { panic!("{members:?}") };
+    assert_eq!(note.pieces[0], Piece::Literal("Hello {} ".into()));
+    assert_eq!(user1.path.pieces[1], Piece::Value(Reference::Parameter("id".into())));
+    assert_eq!(user1.query.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["page", "tag", "tag"]);
+    assert_eq!(user1.on_error, OnError::Fail, "what is required fails the request");
+    let HeaderTemplate::Fixed(token) = &user1.headers[1].1 else { panic!("{:?}", user1.headers) };
+    assert_eq!(token.reveal(), "Bearer s3cr3t{");
+    let HeaderTemplate::Template(literal) = &user1.headers[2].1 else { panic!("{:?}", user1.headers) };
+    assert_eq!(literal.pieces, [Piece::Literal("{}".into())]);
+    assert_eq!(friends.after, [0]);
+    assert_eq!(friends.on_error, OnError::Value(r#"{"friends":["{x}",0.10]}"#.into()));
+    let Some(RequestBody::Json(Node::Object(body))) = &friends.body else { panic!("{:?}", friends.body) };
+    assert_eq!(body[1].1, Node::Literal("1e400".into()));
+    let background = aggregate.background.as_ref().expect("in the background");
+    assert_eq!(value::path::show_pattern(&background.results), "/jobs/{id}");
+    assert!(!format!("{:?}{:?}", loaded.config, effective(&loaded)).contains("s3cr3t"));
+}
