@@ -89,12 +89,16 @@ impl<T: Shared> Flights<T> {
     /// joins again, and leads if nobody else was faster: the deadline of one client never ends the request of another.
     ///
     /// This does not watch `deadline` itself: wrap it in a timeout, and drop it when the client is gone.
-    pub async fn answer<W>(&self, key: &Key, deadline: Option<Instant>, start: impl Fn() -> W) -> Answered<T>
+    pub async fn answer<W>(&self, key: &Key, deadline: Option<Instant>, start: impl FnOnce() -> W) -> Answered<T>
     where
         W: Future<Output = T> + Send + 'static,
     {
+        let mut start = Some(start);
         loop {
-            let joined = self.join(key.clone(), &start);
+            let joined = self.join(key.clone(), || {
+                let start = start.take().expect("a request that has led does not join again");
+                start()
+            });
             let leads = joined.leads();
             let result = joined.answer().await;
             let out_of_time = result.as_ref().is_ok_and(|answer| answer.reason().expired().is_some());

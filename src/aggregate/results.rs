@@ -12,6 +12,7 @@
 //! Lookups never see an expired result, but its memory is freed by the next call of any kind, or by [`Results::sweep`].
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,10 +23,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::model::aggregate::Background;
-use crate::telemetry::Reason;
+use crate::telemetry::{self, JobMetrics, Reason, ReasonClass};
 
 /// The longest time between sweeps; only memory waits for them.
 const MAX_SWEEP_PAUSE: Duration = Duration::from_secs(3600);
+
+/// Longer than any process lives, and short enough to be added to any instant.
+const MAX_KEEP: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// Names a job and its result; cannot be guessed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -117,20 +121,21 @@ pub enum Removed {
     Unknown,
 }
 
-/// How much there is now, and what happened since the start.
+/// How much there is now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
+    /// Jobs that have not ended, those which were removed included.
     pub running: usize,
     pub kept: usize,
+    /// Of what is kept.
     pub bytes: u64,
-    pub evicted: u64,
-    pub expired: u64,
 }
 
 /// The jobs and results of one route.
 #[derive(Debug)]
 pub struct Results {
     state: Mutex<State>,
+    metrics: Arc<JobMetrics>,
 }
 
 /// A job that runs; dropping it unfinished ends it as failed.
@@ -141,20 +146,24 @@ pub struct Job {
     id: Id,
     cancelled: CancellationToken,
     /// Taken by the end.
-    is_running: bool,
+    running: Option<telemetry::Job>,
 }
 
 impl Results {
-    pub fn new(bounds: &Background) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::new(State::new(bounds)) })
+    pub fn new(bounds: &Background, metrics: Arc<JobMetrics>) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::new(State::new(bounds, Arc::clone(&metrics))), metrics })
     }
 
     /// A new job, unless too many run: `TooManyJobs`. `Internal` when the operating system has no random numbers.
     pub fn begin(self: &Arc<Self>) -> Result<Job, Reason> {
         // Not under the lock: it is a system call.
         let id = Id::random().ok_or(Reason::Internal)?;
-        let cancelled = self.lock().begin(id, Instant::now()).ok_or(Reason::TooManyJobs)?;
-        Ok(Job { results: Arc::clone(self), id, cancelled, is_running: true })
+        let now = Instant::now();
+        let Some(cancelled) = self.lock_swept(now).begin(id, now) else {
+            self.metrics.refused.inc();
+            return Err(Reason::TooManyJobs);
+        };
+        Ok(Job { results: Arc::clone(self), id, cancelled, running: Some(self.metrics.begin()) })
     }
 
     pub fn get(&self, id: Id) -> Lookup {
@@ -189,12 +198,12 @@ impl Results {
     }
 
     pub fn counts(&self) -> Counts {
-        self.lock().counts()
+        self.lock_swept(Instant::now()).counts()
     }
 
-    fn end(&self, id: Id, stored: Stored) {
+    fn end(&self, id: Id, stored: Stored) -> Ended {
         let now = Instant::now();
-        self.lock_swept(now).end(id, stored, now);
+        self.lock_swept(now).end(id, stored, now)
     }
 
     fn lock_swept(&self, now: Instant) -> MutexGuard<'_, State> {
@@ -219,16 +228,28 @@ impl Job {
         &self.cancelled
     }
 
+    /// Waits for the work and keeps what it gives; drops the work at once when somebody removes the job.
+    pub async fn run(self, work: impl Future<Output = Stored>) {
+        if let Some(stored) = self.cancelled.run_until_cancelled(work).await {
+            self.finish(stored);
+        }
+    }
+
     /// Keeps the result, or `ResultTooLarge` in its place when it is larger than all results together may be.
     pub fn finish(mut self, stored: Stored) {
-        self.is_running = false;
-        self.results.end(self.id, stored);
+        let Some(running) = self.running.take() else { return };
+        match self.results.end(self.id, stored) {
+            Ended::Kept(reason) if reason.class() == ReasonClass::Success => running.finished(),
+            Ended::Kept(_) => running.failed(),
+            // Counted as cut.
+            Ended::Removed => drop(running),
+        }
     }
 }
 
 impl Drop for Job {
     fn drop(&mut self) {
-        if self.is_running {
+        if self.running.is_some() {
             self.results.end(self.id, Stored::failed(Reason::Internal));
         }
     }
@@ -246,7 +267,7 @@ struct Bounds {
 impl Bounds {
     fn of(config: &Background) -> Self {
         let Background { keep, max_running, max_results, max_bytes, results: _ } = *config;
-        Self { keep, max_running, max_results, max_bytes }
+        Self { keep: keep.min(MAX_KEEP), max_running, max_results, max_bytes }
     }
 }
 
@@ -264,8 +285,16 @@ struct State {
     /// Of all results.
     bytes: u64,
     gone: Gone,
-    evicted: u64,
-    expired: u64,
+    metrics: Arc<JobMetrics>,
+}
+
+/// What became of a job's result.
+#[derive(Debug)]
+enum Ended {
+    /// A result with this reason is kept, or was for a moment.
+    Kept(Reason),
+    /// Somebody had removed the job.
+    Removed,
 }
 
 #[derive(Debug)]
@@ -287,7 +316,7 @@ struct Kept {
 }
 
 impl State {
-    fn new(bounds: &Background) -> Self {
+    fn new(bounds: &Background, metrics: Arc<JobMetrics>) -> Self {
         Self {
             bounds: Bounds::of(bounds),
             entries: HashMap::new(),
@@ -296,8 +325,7 @@ impl State {
             running: 0,
             bytes: 0,
             gone: Gone::default(),
-            evicted: 0,
-            expired: 0,
+            metrics,
         }
     }
 
@@ -311,22 +339,34 @@ impl State {
         Some(cancel)
     }
 
-    fn end(&mut self, id: Id, stored: Stored, now: Instant) {
+    fn end(&mut self, id: Id, stored: Stored, now: Instant) -> Ended {
         self.running -= 1;
-        // Removed meanwhile: nobody is to see its result.
-        if self.entries.contains_key(&id) {
-            self.keep(id, stored, now);
-            self.make_room();
+        if !self.entries.contains_key(&id) {
+            return Ended::Removed;
         }
+        let stored = self.fitting(stored);
+        let reason = stored.reason;
+        self.keep(id, stored, now);
+        self.make_room();
+        Ended::Kept(reason)
+    }
+
+    /// What is too large alone is not kept at the cost of everything else.
+    fn fitting(&self, stored: Stored) -> Stored {
+        if stored.bytes() <= self.bounds.max_bytes {
+            return stored;
+        }
+        self.metrics.evictions.inc();
+        Stored::failed(Reason::ResultTooLarge)
     }
 
     fn keep(&mut self, id: Id, stored: Stored, now: Instant) {
-        let stored =
-            if stored.bytes() > self.bounds.max_bytes { Stored::failed(Reason::ResultTooLarge) } else { stored };
         let bytes = stored.bytes();
         let number = self.next_number;
         self.next_number += 1;
         self.bytes += bytes;
+        self.metrics.results.inc();
+        self.metrics.result_bytes.add(bytes as i64);
         self.entries.insert(id, Entry::Kept(number));
         self.kept.insert(number, Kept { id, stored: Arc::new(stored), bytes, ended: now });
     }
@@ -368,7 +408,6 @@ impl State {
             && self.expiry(kept) <= now
         {
             self.drop_result(*number);
-            self.expired += 1;
         }
     }
 
@@ -378,13 +417,15 @@ impl State {
             && let Some(number) = self.kept.keys().next().copied()
         {
             self.drop_result(number);
-            self.evicted += 1;
+            self.metrics.evictions.inc();
         }
     }
 
     fn drop_result(&mut self, number: u64) {
         if let Some(kept) = self.kept.remove(&number) {
             self.bytes -= kept.bytes;
+            self.metrics.results.dec();
+            self.metrics.result_bytes.sub(kept.bytes as i64);
             self.forget(kept.id);
         }
     }
@@ -401,13 +442,15 @@ impl State {
     }
 
     fn counts(&self) -> Counts {
-        Counts {
-            running: self.running,
-            kept: self.kept.len(),
-            bytes: self.bytes,
-            evicted: self.evicted,
-            expired: self.expired,
-        }
+        Counts { running: self.running, kept: self.kept.len(), bytes: self.bytes }
+    }
+}
+
+impl Drop for State {
+    /// The route is gone; its metrics may stay.
+    fn drop(&mut self) {
+        self.metrics.results.sub(self.kept.len() as i64);
+        self.metrics.result_bytes.sub(self.bytes as i64);
     }
 }
 
@@ -437,3 +480,7 @@ impl Gone {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "results_tests.rs"]
+mod tests;
