@@ -14,7 +14,7 @@ use super::generation::UpstreamRuntime;
 use super::listener::ConnectionInfo;
 use super::respond::Failure;
 use super::timer::StageClock;
-use crate::config::model::{HeaderEdits, HostPolicy, Route};
+use crate::config::model::{HeaderEdits, HostPolicy, PathPattern, Route, Segment};
 use crate::deadline;
 use crate::limits::RateFields;
 use crate::message::forwarded::{self, Arrival};
@@ -22,6 +22,7 @@ use crate::message::head::http2::to_http_request_parts;
 use crate::message::head::rules::list;
 use crate::message::head::{Body, Fields, Known, RequestHead, write_request_head};
 use crate::message::hop::{Keep, strip_hop_by_hop};
+use crate::message::path::decode_percent;
 use crate::message::{grpc, ids};
 use crate::routing::{self, Params};
 use crate::telemetry::Reason;
@@ -71,6 +72,22 @@ pub fn target(route: &Route, head: &RequestHead, path: &[u8], params: &Params, o
         out.push(b'?');
         out.extend_from_slice(query);
     }
+}
+
+/// The parameters of a path by name, decoded, with what follows the pattern as `rest`.
+pub fn parameters(pattern: &PathPattern, params: &Params, path: &[u8]) -> Vec<(String, String)> {
+    let decoded = |value: &[u8]| String::from_utf8_lossy(&decode_percent(value)).into_owned();
+    let mut found = Vec::new();
+    if let PathPattern::Template { segments, .. } = pattern {
+        let names = segments.iter().filter_map(|segment| match segment {
+            Segment::Parameter(name) => Some(name),
+            Segment::Literal(_) => None,
+        });
+        let named = names.enumerate();
+        found.extend(named.filter_map(|(index, name)| Some((name.clone(), decoded(params.value(index, path)?)))));
+    }
+    found.extend(params.rest(path).map(|rest| ("rest".to_owned(), decoded(rest))));
+    found
 }
 
 /// What a trusted client has left: the smaller of its deadline fields.
