@@ -20,6 +20,8 @@ pub mod merge;
 mod outcome;
 pub mod shape;
 pub mod template;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use call::{Answer, Call, Called, Failed, Fetch};
 pub use outcome::{Ending, Fallback, Items, Outcome, Value};
