@@ -26,10 +26,14 @@ pub mod merge;
 mod on_error;
 mod outcome;
 mod plan;
+#[cfg(test)]
+mod script;
 pub mod shape;
 pub mod template;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod work;
 
 pub use call::{Answer, Call, Called, Failed, Fetch};
