@@ -161,7 +161,10 @@ fn a_hostile_file_costs_little() {
     let one_line = format!("a = [{}]\n", "\"${X\",".repeat(40_000));
     let started = std::time::Instant::now();
 
-    for text in [many_lines, one_line, "[[".repeat(100_000), "${".repeat(100_000)] {
+    let again = "[a]\nb = 1\n".repeat(20_000);
+    let not_closed = "[a\nb = 1\n".repeat(20_000);
+
+    for text in [many_lines, one_line, again, not_closed, "[[".repeat(100_000), "${".repeat(100_000)] {
         let report = parse("f", &text, &|_| None).expect_err("nonsense");
         assert!(report.diagnostics().len() <= MAX_REPORTED);
     }
