@@ -94,6 +94,25 @@ fn explain_refuses_what_the_proxy_refuses() {
     assert!(explain("/a").expect("a path").contains("answered with 404"));
 }
 
+/// Where the sum of the waits is exactly the deadline, either may come first.
+#[test]
+fn explain_of_waits_that_are_as_long_as_the_deadline() {
+    let worst = |deadline: &str| {
+        let text = EXAMPLE.replace("\"3s\"", &format!("{deadline:?}"));
+        let loaded = parse("f", &text, &|_| Some("8080".to_owned())).unwrap_or_else(|report| panic!("{report}"));
+        let request = ExplainRequest { path: "/slow".into(), ..ExplainRequest::default() };
+        explain(&loaded, &request).expect("a valid path")
+    };
+    for (deadline, expected) in [
+        ("2699ms", "these could take 2700ms together; the deadline ends them"),
+        ("2700ms", "these could take 2700ms together, as long as the deadline: either may come first"),
+        ("2701ms", "the answer begins after at most 2700ms"),
+    ] {
+        let text = worst(deadline);
+        assert!(text.contains(expected), "{expected:?} in\n{text}");
+    }
+}
+
 /// Cuts a piece out of a text and puts another in, on character boundaries.
 fn mutate(text: &str, at: usize, length: usize, insert: &str) -> String {
     let boundary = |at: usize| (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
