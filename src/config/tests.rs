@@ -94,6 +94,30 @@ fn explain_refuses_what_the_proxy_refuses() {
     assert!(explain("/a").expect("a path").contains("answered with 404"));
 }
 
+#[test]
+fn the_admin_address_is_found_in_a_wrong_file() {
+    let found = |text: &str| {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), text).expect("written");
+        admin_address(file.path(), &|_| None).map(|address| address.0.map_or("off".to_owned(), |at| at.to_string()))
+    };
+    let admin = "[admin]\naddress = \"127.0.0.1:7\"\n";
+    let cases = [
+        (format!("{admin}token = \"${{NOT_SET}}\"\n"), Some("127.0.0.1:7")),
+        (format!("{admin}[route.a]\npath = 3\n"), Some("127.0.0.1:7")),
+        (format!("{admin}[route.a\npath = \"/\n"), Some("127.0.0.1:7")),
+        ("[admin]\naddress = \"off\"\n[route.a]\n".to_owned(), Some("off")),
+        // The default, where nothing else can have been meant.
+        ("[route.a\n".to_owned(), Some("127.0.0.1:9901")),
+        ("[admin\naddress = \"127.0.0.1:7\"\n".to_owned(), None),
+        ("[admin]\naddress = 127.0.0.1:7\n".to_owned(), None),
+        ("[admin]\naddress = \"here\"\n".to_owned(), None),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(found(&text).as_deref(), expected, "{text}");
+    }
+}
+
 /// Where the sum of the waits is exactly the deadline, either may come first.
 #[test]
 fn explain_of_waits_that_are_as_long_as_the_deadline() {
