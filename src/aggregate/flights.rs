@@ -102,9 +102,9 @@ impl<T: Shared> Flights<T> {
             });
             let leads = joined.leads();
             let result = match deadline {
-                Some(deadline) if !leads => tokio::time::timeout_at(deadline, joined.answer())
-                    .await
-                    .unwrap_or(Err(Reason::DeadlineFirstByte)),
+                Some(deadline) if !leads => {
+                    tokio::time::timeout_at(deadline, joined.answer()).await.unwrap_or(Err(Reason::DeadlineFirstByte))
+                }
                 _ => joined.answer().await,
             };
             let out_of_time = result.as_ref().is_ok_and(|answer| answer.reason().expired().is_some());
