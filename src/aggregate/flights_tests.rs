@@ -328,7 +328,7 @@ async fn a_follower_with_time_left_survives_the_leaders_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_follower_without_time_left_takes_the_leaders_end() {
+async fn a_follower_without_time_left_does_not_begin_anew() {
     let setup = setup(ClientGone::Cancel);
     let key = key("/users");
     let _leader = setup.flights.join(key.clone(), || setup.upstream.work(1, Reason::DeadlineFirstByte));
@@ -336,8 +336,23 @@ async fn a_follower_without_time_left_takes_the_leaders_end() {
 
     let follower = setup.flights.answer(&key, Some(deadline), || setup.upstream.ok(2)).await;
 
-    assert_eq!(follower.result.map(|reply| reply.number), Ok(1));
+    // Its own deadline and the leader's end are the same instant: either may come first.
+    let reason = follower.result.map_or_else(|reason| reason, |reply| reply.reason);
+    assert_eq!(reason, Reason::DeadlineFirstByte);
     assert_eq!(setup.upstream.begun(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_waits_no_longer_than_its_own_deadline() {
+    let setup = setup(ClientGone::Cancel);
+    let key = key("/users");
+    let _leader = setup.flights.join(key.clone(), || setup.upstream.work(5, Reason::Ok));
+    let started = Instant::now();
+
+    let follower = setup.flights.answer(&key, Some(started + Duration::from_secs(1)), || setup.upstream.ok(2)).await;
+
+    assert_eq!(follower, Answered { result: Err(Reason::DeadlineFirstByte), leads: false });
+    assert_eq!(started.elapsed(), Duration::from_secs(1));
 }
 
 #[tokio::test(start_paused = true)]
