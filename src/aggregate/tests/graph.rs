@@ -260,6 +260,22 @@ async fn a_required_source_with_a_fallback_is_there() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_standby_source_that_must_not_fail_is_as_good_as_a_required_one() {
+    let a = with(source("a", "/a"), |source| source.on_error = OnError::Source(1));
+    let spare = with(source("spare", "/spare"), |source| source.on_error = OnError::Fail);
+    let script = Script::default()
+        .ends("/a", ms(5), End::Fails(Reason::ConnectFailed))
+        .ends("/spare", ms(5), End::Fails(Reason::UpstreamReset))
+        .answers("/c", ms(5000), "1")
+        .answers("/d", ms(1), "1");
+
+    let ran = run(aggregate(vec![a, spare, source("c", "/c"), source("d", "/d")]), &script).await;
+
+    assert_eq!((ran.took, ran.endings()), (ms(10), vec!["failed", "failed", "not_needed", "ok"]));
+    assert_eq!((ran.merged.reason, ran.merged.failed_source), (Reason::UpstreamReset, Some(1)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_panic_in_one_source_is_its_failure_alone() {
     let script = Script::default().ends("/1", ms(10), End::Panics).answers("/2", ms(20), "2");
 
