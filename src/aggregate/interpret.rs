@@ -7,18 +7,11 @@ use bytes::Bytes;
 use super::call::{Answer, Failed};
 use super::decode::{DecodeError, decode};
 use super::json::{Json, JsonError};
+use super::off_loop::{LARGE, LARGE_ENCODED, off_loop};
 use super::outcome::Value;
 use super::shape::shape;
 use crate::config::model::aggregate::{Format, Source};
 use crate::telemetry::Reason;
-
-/// Bodies beyond this are read on the blocking pool. Nothing may hold the event loop for more than about half a
-/// millisecond; checking JSON of small members goes at 290 MB/s (release build, the development machine), so this many
-/// bytes take 0.45 ms.
-pub(super) const LARGE: usize = 128 << 10;
-
-/// The same for encoded bodies: JSON grows about eightfold when it is inflated, which is slower than checking it.
-const LARGE_ENCODED: usize = 8 << 10;
 
 /// What a body became.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,16 +29,6 @@ pub(super) async fn interpret(source: &Arc<Source>, answer: Answer) -> Result<Re
     }
     let source = source.clone();
     off_loop(move || read(&source, answer)).await?
-}
-
-/// Work that would hold up everything else on this thread. Dropping the future does not end it: it is bounded by the
-/// limits of the bodies it works on.
-pub(super) async fn off_loop<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failed> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| Failed {
-        reason: Reason::Internal,
-        detail: Some(format!("work on a large body: {error}")),
-        retry_after: None,
-    })
 }
 
 fn is_large(answer: &Answer) -> bool {

@@ -1,8 +1,9 @@
 //! What waits for what, how long, and what a failure does. The rows are those of the tutorial's scenarios.
 
 use super::*;
+use crate::aggregate::json::Json;
 use crate::aggregate::script::{End, answer, ms};
-use crate::aggregate::testing::{aggregate, source, template};
+use crate::aggregate::testing::{aggregate, for_each, source, template};
 use crate::aggregate::{Ending, Fallback};
 use crate::config::model::aggregate::{BodyShape, Format, OnError};
 
@@ -368,4 +369,23 @@ async fn a_large_answer_is_read_and_merged_off_the_loop_all_the_same() {
     let ran = run(aggregate(vec![source("large", "/"), text]), &script).await;
 
     assert_eq!(ran.body(), format!(r#"{{"large":{large},"text":"hello"}}"#));
+}
+
+#[tokio::test(start_paused = true)]
+async fn parts_of_large_values_reach_their_places_all_the_same() {
+    let large = format!(r#"{{"pad":"{}","id":7,"ids":[1,2]}}"#, "x".repeat(300 << 10));
+    let script =
+        ["/7", "/a/7", "/b/1", "/b/2"].into_iter().fold(Script::default(), |s, path| s.answers(path, ms(1), "1"));
+    let script = script.answers("/large", ms(1), &large);
+    let each = with(source("each", "/b/{item}"), |source| source.for_each = Some(for_each("#0.ids", 1, 9)));
+    let sources =
+        aggregate(vec![source("large", "/large"), source("one", "/a/{#0.id}"), each, source("b", "/{body.id}")]);
+    let inputs = Inputs { body: Some(Json::raw_literal(&large)), ..Inputs::default() };
+
+    let ran = try_run(sources.clone(), &inputs, &script, None).await.expect("not refused");
+    assert_eq!(ran.endings(), ["ok"; 4]);
+
+    let inputs = Inputs { body: Some(Json::raw_literal(&large.replace("\"id\"", "\"no\""))), ..Inputs::default() };
+    let refused = try_run(sources, &inputs, &script, None).await.err().expect("refused");
+    assert_eq!(refused.reason, Reason::BadRequest);
 }
