@@ -13,15 +13,31 @@
 //!
 //! Nothing here knows about sockets or pingora.
 
+mod board;
 mod call;
+mod calls;
 pub mod decode;
+mod execute;
+mod interpret;
 pub mod json;
+mod limit;
+mod list;
 pub mod merge;
+mod off_loop;
+mod on_error;
 mod outcome;
+mod plan;
+#[cfg(test)]
+mod script;
 pub mod shape;
 pub mod template;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+mod work;
 
 pub use call::{Answer, Call, Called, Failed, Fetch};
+pub use execute::{execute, merge_off_loop};
 pub use outcome::{Ending, Fallback, Items, Outcome, Value};
+pub use plan::{Plan, Refusal};
