@@ -24,6 +24,7 @@ pub mod json;
 mod limit;
 mod list;
 pub mod merge;
+mod off_loop;
 mod on_error;
 mod outcome;
 mod plan;

@@ -103,7 +103,7 @@ fn through<'p>(paths: &[&'p [Step]], place: Place<'_>) -> Vec<&'p [Step]> {
 }
 
 /// Calls `take` for each child and where it stands; false for a scalar. Writes the brackets around it.
-fn rewrite<'a>(json: &'a [u8], out: &mut Vec<u8>, take: &mut dyn FnMut(Place<'a>, &'a [u8], &mut Vec<u8>)) -> bool {
+fn rewrite<'a>(json: &'a [u8], out: &mut Vec<u8>, mut take: impl FnMut(Place<'a>, &'a [u8], &mut Vec<u8>)) -> bool {
     match json.first() {
         Some(b'[') => {
             out.push(b'[');
@@ -129,7 +129,7 @@ fn write_kept(json: &[u8], paths: &[&[Step]], out: &mut Vec<u8>) -> bool {
         out.extend_from_slice(json);
         return true;
     }
-    rewrite(json, out, &mut |place, value, out| {
+    rewrite(json, out, |place, value, out| {
         let rest = through(paths, place);
         if rest.is_empty() {
             return;
@@ -144,7 +144,7 @@ fn write_kept(json: &[u8], paths: &[&[Step]], out: &mut Vec<u8>) -> bool {
 }
 
 fn write_without(json: &[u8], paths: &[&[Step]], out: &mut Vec<u8>) {
-    let container = rewrite(json, out, &mut |place, value, out| {
+    let container = rewrite(json, out, |place, value, out| {
         let rest = through(paths, place);
         if rest.iter().any(|path| path.is_empty()) {
             return;
@@ -170,7 +170,7 @@ struct Renaming<'p> {
 
 fn write_renamed(json: &[u8], names: &[Renaming<'_>], out: &mut Vec<u8>) {
     let taken = new_names(json, names);
-    let container = rewrite(json, out, &mut |place, value, out| {
+    let container = rewrite(json, out, |place, value, out| {
         let new = new_name(place, names);
         if new.is_none() && matches!(place, Place::Member(old) if taken.iter().any(|name| is_name(old, name))) {
             return;

@@ -232,8 +232,7 @@ pub fn describe(reference: &Reference, names: &[&str]) -> String {
 /// The call of `aggregate.sources[index]`, or of one item of its list.
 pub fn build_call(aggregate: &Aggregate, index: usize, scope: &Scope<'_>) -> Result<Call, MissingValue> {
     let source = &*aggregate.sources[index];
-    let names: Vec<&str> = aggregate.sources.iter().map(|source| source.name.as_str()).collect();
-    let builder = Builder { source, names: &names, scope };
+    let builder = Builder { aggregate, source, scope };
     let mut target = builder.path()?;
     builder.append_query(&mut target)?;
     let mut headers = builder.headers()?;
@@ -249,14 +248,15 @@ pub fn build_call(aggregate: &Aggregate, index: usize, scope: &Scope<'_>) -> Res
 }
 
 struct Builder<'a> {
+    aggregate: &'a Aggregate,
     source: &'a Source,
-    names: &'a [&'a str],
     scope: &'a Scope<'a>,
 }
 
 impl<'a> Builder<'a> {
     fn fail(&self, reference: &Reference, problem: Problem) -> MissingValue {
-        MissingValue::new(self.source, self.names, reference, problem)
+        let names: Vec<&str> = self.aggregate.sources.iter().map(|source| source.name.as_str()).collect();
+        MissingValue::new(self.source, &names, reference, problem)
     }
 
     fn path(&self) -> Result<String, MissingValue> {

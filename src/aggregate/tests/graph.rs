@@ -1,8 +1,9 @@
 //! What waits for what, how long, and what a failure does. The rows are those of the tutorial's scenarios.
 
 use super::*;
+use crate::aggregate::json::Json;
 use crate::aggregate::script::{End, answer, ms};
-use crate::aggregate::testing::{aggregate, source, template};
+use crate::aggregate::testing::{aggregate, for_each, source, template};
 use crate::aggregate::{Ending, Fallback};
 use crate::config::model::aggregate::{BodyShape, Format, OnError};
 
@@ -260,6 +261,22 @@ async fn a_required_source_with_a_fallback_is_there() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_standby_source_that_must_not_fail_is_as_good_as_a_required_one() {
+    let a = with(source("a", "/a"), |source| source.on_error = OnError::Source(1));
+    let spare = with(source("spare", "/spare"), |source| source.on_error = OnError::Fail);
+    let script = Script::default()
+        .ends("/a", ms(5), End::Fails(Reason::ConnectFailed))
+        .ends("/spare", ms(5), End::Fails(Reason::UpstreamReset))
+        .answers("/c", ms(5000), "1")
+        .answers("/d", ms(1), "1");
+
+    let ran = run(aggregate(vec![a, spare, source("c", "/c"), source("d", "/d")]), &script).await;
+
+    assert_eq!((ran.took, ran.endings()), (ms(10), vec!["failed", "failed", "not_needed", "ok"]));
+    assert_eq!((ran.merged.reason, ran.merged.failed_source), (Reason::UpstreamReset, Some(1)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_panic_in_one_source_is_its_failure_alone() {
     let script = Script::default().ends("/1", ms(10), End::Panics).answers("/2", ms(20), "2");
 
@@ -352,4 +369,23 @@ async fn a_large_answer_is_read_and_merged_off_the_loop_all_the_same() {
     let ran = run(aggregate(vec![source("large", "/"), text]), &script).await;
 
     assert_eq!(ran.body(), format!(r#"{{"large":{large},"text":"hello"}}"#));
+}
+
+#[tokio::test(start_paused = true)]
+async fn parts_of_large_values_reach_their_places_all_the_same() {
+    let large = format!(r#"{{"pad":"{}","id":7,"ids":[1,2]}}"#, "x".repeat(300 << 10));
+    let script =
+        ["/7", "/a/7", "/b/1", "/b/2"].into_iter().fold(Script::default(), |s, path| s.answers(path, ms(1), "1"));
+    let script = script.answers("/large", ms(1), &large);
+    let each = with(source("each", "/b/{item}"), |source| source.for_each = Some(for_each("#0.ids", 1, 9)));
+    let sources =
+        aggregate(vec![source("large", "/large"), source("one", "/a/{#0.id}"), each, source("b", "/{body.id}")]);
+    let inputs = Inputs { body: Some(Json::raw_literal(&large)), ..Inputs::default() };
+
+    let ran = try_run(sources.clone(), &inputs, &script, None).await.expect("not refused");
+    assert_eq!(ran.endings(), ["ok"; 4]);
+
+    let inputs = Inputs { body: Some(Json::raw_literal(&large.replace("\"id\"", "\"no\""))), ..Inputs::default() };
+    let refused = try_run(sources, &inputs, &script, None).await.err().expect("refused");
+    assert_eq!(refused.reason, Reason::BadRequest);
 }
