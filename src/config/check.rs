@@ -25,6 +25,7 @@ pub fn check(cx: &mut Decoder<'_>, root: &Root) {
     check_tables(cx, root);
     check_addresses(cx, root);
     check_actions(cx, root);
+    aggregate::check::check_results(cx, root);
     check_unused(cx, root);
     check_times(cx, root);
     check_limit_sizes(cx, root);

@@ -151,7 +151,8 @@ proptest::proptest! {
     #[test]
     fn a_damaged_file_never_panics(at in 0usize..4_000, length in 0usize..30, insert in "[\\[\\]{}\"'=#\n0-9a-z$é.,/ -]{0,8}") {
         let whole = format!("{EXAMPLE}{}", reference::default_toml().replace("[listener]", "[listener.b]"));
-        for text in [mutate(EXAMPLE, at, length, &insert), mutate(&whole, at, length, &insert)] {
+        let texts = [EXAMPLE, AGGREGATE, &whole];
+        for text in texts.map(|text| mutate(text, at, length, &insert)) {
             match parse("f", &text, &|_| Some("8080".to_owned())) {
                 Ok(loaded) => assert_consistent(&loaded),
                 Err(report) => assert!(!report.diagnostics().is_empty() && !report.to_string().is_empty()),
@@ -170,8 +171,10 @@ fn assert_consistent(loaded: &Loaded) {
         }
         assert!(route.rate_limits.iter().all(|limit| limit.burst >= 1 && limit.rate.count >= 1));
         assert!(route.in_flight.as_ref().is_none_or(|limit| limit.max >= 1));
-        let request = ExplainRequest { path: "/slow".into(), ..ExplainRequest::default() };
-        assert!(explain(loaded, &request).is_ok());
+        for (method, path) in [("GET", "/slow"), ("POST", "/users/7")] {
+            let request = ExplainRequest { method: method.into(), path: path.into(), ..ExplainRequest::default() };
+            assert!(explain(loaded, &request).is_ok());
+        }
     }
 }
 

@@ -2,4 +2,7 @@
 //! checks and its explanation. Its keys are in [`super::elements::aggregate`].
 
 pub mod check;
+pub mod fit;
+pub mod graph;
+pub mod memory;
 pub mod names;

@@ -125,6 +125,9 @@ fn check_source_path(text: &Text, pieces: &[Piece]) -> Result<(), TextError> {
             .help("use `query`: query = { name = \"value\" }")
             .at(at..value.len()));
     }
+    if let Some(at) = plain.find('#') {
+        return Err(TextError::new("has a fragment").help("write \"%23\" for `#`").at(at..value.len()));
+    }
     if plain.starts_with("//") {
         return Err(TextError::new("begins with two slashes").help("write one").at(0..2));
     }
