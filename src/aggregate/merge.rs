@@ -520,3 +520,6 @@ fn write_ending(aggregate: &Aggregate, outcome: &Outcome, out: &mut Vec<u8>) {
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,10 +28,14 @@ mod on_error;
 mod outcome;
 mod plan;
 pub mod results;
+#[cfg(test)]
+mod script;
 pub mod shape;
 pub mod template;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod work;
 
 pub use call::{Answer, Call, Called, Failed, Fetch};

@@ -160,7 +160,14 @@ impl Page {
         };
         match (route.deadline.after(), between) {
             (_, None) => self.line(format!("  the answer begins after at most {}", show_duration(begin))),
-            (Some(deadline), Some(between)) if begin >= deadline => {
+            (Some(deadline), Some(between)) if begin == deadline => {
+                let begin = show_duration(begin);
+                self.line(format!(
+                    "  these could take {begin} together, as long as the deadline: either may come first"
+                ));
+                self.end(deadline, between);
+            }
+            (Some(deadline), Some(between)) if begin > deadline => {
                 self.line(format!("  these could take {} together; the deadline ends them", show_duration(begin)));
                 self.end(deadline, between);
             }

@@ -4,7 +4,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -57,8 +57,7 @@ impl Shared for Landed {
     }
 }
 
-/// One request's work on its sources. It owns all it needs and can go on without the client; a copy begins it anew.
-#[derive(Clone)]
+/// One request's work on its sources. It owns all it needs and can go on without the client.
 pub struct Work {
     pub runtime: Arc<AggregateRuntime>,
     pub inputs: Arc<Inputs>,
@@ -87,7 +86,7 @@ impl Work {
     }
 
     /// The work as a task of its own: it counts as a request for shutdown, and holds its places in the limits.
-    pub fn detached(self, permits: Option<Permits>) -> impl Future<Output = Landed> + Send + 'static {
+    pub fn detached(self, permits: Permits) -> impl Future<Output = Landed> + Send + 'static {
         let open = OpenRequest::new(self.proxy.clone());
         async move {
             let landed = Arc::new(self.run(|_| {}).await);
@@ -148,12 +147,7 @@ impl Exchange<'_> {
             Some(flights) => {
                 let coalesce = matched.aggregate().coalesce.as_ref().expect("flights are built for it");
                 let key = Key::new(&route.route.name, coalesce, self.head, received.body.as_ref());
-                let permits = Mutex::new(Some(permits));
-                let start = || {
-                    let permits = permits.lock().unwrap_or_else(PoisonError::into_inner).take();
-                    work.clone().detached(permits)
-                };
-                let answer = flights.answer(&key, live.clock.deadline(), start);
+                let answer = flights.answer(&key, live.clock.deadline(), || work.detached(permits));
                 // Shared work goes on without this client, or ends, as the route says.
                 let answered = self.stay(answer, ClientGone::Cancel, source, facts).await?;
                 if !answered.leads {
@@ -217,6 +211,7 @@ impl Exchange<'_> {
     ) -> Result<Done, Failure> {
         let Ok(finished) = &*landed else { return Err(Reason::Internal.into()) };
         facts.sources = Some(landed.clone());
+        facts.attempts = finished.outcomes.iter().map(|outcome| outcome.attempts).sum();
         let merged = &finished.merged;
         if facts.reason == Some(Reason::ClientGone) {
             // It left while the work went on.

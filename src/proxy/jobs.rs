@@ -9,8 +9,9 @@ use super::aggregate::{Answering, Landed, Work, outcome_fields};
 use super::body::Source;
 use super::client::Client;
 use super::exchange::{Done, Exchange, Facts, Matched};
+use super::generation::AggregateRuntime;
 use super::respond::Failure;
-use crate::aggregate::results::{Id, Job, Lookup, Removed, Results, Stored};
+use crate::aggregate::results::{Id, Lookup, Removed, Results, Stored};
 use crate::config::model::{PathPattern, Segment};
 use crate::limits::{Permits, retry_after_seconds};
 use crate::message::head::{Known, Method};
@@ -37,7 +38,9 @@ impl Exchange<'_> {
         let background = answering.matched.aggregate().background.as_ref().expect("results are built for it");
         let location = location(&background.results, &id);
         // Ends with the route's deadline, or when somebody deletes the job.
-        self.proxy.tasks.spawn("background job", run(job, work, permits));
+        let runtime = work.runtime.clone();
+        let work = work.detached(permits);
+        self.proxy.tasks.spawn("background job", job.run(async move { stored(&work.await, &runtime) }));
         self.begin_answer(202, answering, facts);
         let fields = &mut self.work.answer.fields;
         fields.set_known(Known::ContentType, b"application/json");
@@ -121,17 +124,7 @@ impl Exchange<'_> {
     }
 }
 
-async fn run(job: Job, work: Work, permits: Permits) {
-    let runtime = work.runtime.clone();
-    let cancelled = job.cancelled().clone();
-    tokio::select! {
-        landed = work.detached(Some(permits)) => job.finish(stored(&landed, &runtime)),
-        // Nobody wants it any more; dropping the work cancels its calls.
-        () = cancelled.cancelled() => {}
-    }
-}
-
-fn stored(landed: &Landed, runtime: &super::generation::AggregateRuntime) -> Stored {
+fn stored(landed: &Landed, runtime: &AggregateRuntime) -> Stored {
     let finished = match &**landed {
         Ok(finished) => finished,
         Err(refusal) => return Stored::failed(refusal.reason),
