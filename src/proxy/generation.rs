@@ -9,7 +9,7 @@ use std::time::Duration;
 use pingora::listeners::tls::Acceptor;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::connector::{ConnectError, Connection, Connector, Http1Connection};
+use super::connector::{ConnectError, Connection, Connector, Http1Connection, Need};
 use super::probe::SecureProbe;
 use super::timer::StageClock;
 use super::tls;
@@ -239,12 +239,17 @@ async fn sweep(connector: Weak<Connector>, period: Duration, stop: CancellationT
 }
 
 impl UpstreamRuntime {
-    pub fn checkout(&self, endpoint: &Endpoint) -> Option<Connection> {
-        self.connector.checkout(endpoint.address)
+    pub fn checkout(&self, endpoint: &Endpoint, need: Need) -> Option<Connection> {
+        self.connector.checkout(endpoint.address, need)
     }
 
-    pub async fn connect(&self, endpoint: &Endpoint, clock: &StageClock) -> Result<Connection, ConnectError> {
-        let connection = self.connector.connect(endpoint.address, &host_name(endpoint), clock).await?;
+    pub async fn connect(
+        &self,
+        endpoint: &Endpoint,
+        need: Need,
+        clock: &StageClock,
+    ) -> Result<Connection, ConnectError> {
+        let connection = self.connector.connect(endpoint.address, &host_name(endpoint), need, clock).await?;
         endpoint.connected();
         Ok(connection)
     }
