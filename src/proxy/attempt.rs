@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::body::{Http1Source, Http2Answer, Source};
 use super::buffer::Buf;
 use super::client::Client;
-use super::connector::{Connection, Http1Connection};
+use super::connector::{Connection, Http1Connection, Need};
 use super::exchange::{Done, Facts, answer_limits, body_limits, may_repeat, race, run_both};
 use super::generation::{ListenerRuntime, UpstreamRuntime};
 use super::prepare;
@@ -189,7 +189,7 @@ impl Run<'_> {
         facts: &mut Facts,
         switch: &mut Option<Switch>,
     ) -> Result<Done, AttemptError> {
-        let pooled = if only_new { None } else { self.to.upstream.checkout(endpoint) };
+        let pooled = if only_new { None } else { self.to.upstream.checkout(endpoint, self.to.need()) };
         facts.reused = pooled.is_some();
         let connection = match pooled {
             Some(connection) => connection,
@@ -211,8 +211,13 @@ impl Run<'_> {
     ) -> Result<Connection, AttemptError> {
         let begun = Instant::now();
         self.to.live.clock.enter(Reason::DeadlineConnect);
-        let connected =
-            race(self.to.upstream.connect(endpoint, &self.to.live.clock), source, self.to.live, self.timer).await;
+        let connected = race(
+            self.to.upstream.connect(endpoint, self.to.need(), &self.to.live.clock),
+            source,
+            self.to.live,
+            self.timer,
+        )
+        .await;
         self.to.live.clock.unlimit_answer();
         let failure = match connected {
             Ok(Ok(connection)) => {
@@ -361,6 +366,10 @@ impl Run<'_> {
 }
 
 impl Destination<'_> {
+    fn need(&self) -> Need {
+        if self.upgrade.is_some() { Need::Upgrade } else { Need::Any }
+    }
+
     /// Reads heads until the final one has arrived. `dead` is set when the connection ended before any byte did.
     async fn read_answer(
         &self,
