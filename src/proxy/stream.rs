@@ -81,7 +81,6 @@ impl Exchange<'_> {
     }
 
     /// Sends each part at its source's end, and the summary.
-    #[expect(clippy::too_many_arguments, reason = "the parts of one request, borrowed separately")]
     pub async fn stream(
         &mut self,
         work: Work,
