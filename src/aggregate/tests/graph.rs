@@ -4,7 +4,7 @@ use super::*;
 use crate::aggregate::json::Json;
 use crate::aggregate::script::{End, answer, ms};
 use crate::aggregate::testing::{aggregate, for_each, source, template};
-use crate::aggregate::{Ending, Fallback};
+use crate::aggregate::{Answer, Ending, Fallback};
 use crate::config::model::aggregate::{BodyShape, Format, OnError};
 
 fn three_users() -> Aggregate {
@@ -304,6 +304,18 @@ async fn answers_together_stay_within_the_bound_of_the_aggregate() {
     let ran = run(Aggregate { max_bytes: 15, ..sources.clone() }, &script).await;
     assert_eq!(ran.reasons(), [Reason::Ok, Reason::UpstreamTooLarge]);
     assert_eq!(run(Aggregate { max_bytes: 16, ..sources }, &script).await.endings(), ["ok", "ok"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_decoding_adds_counts_in_the_bound_too() {
+    // "[1]", by Python's `gzip.compress`.
+    let gzip = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03\x8b\x36\x8c\x05\x00\xb8\x32\x2f\x4c\x03\x00\x00\x00";
+    let encoded = Answer { content_encoding: Some("gzip".into()), body: gzip[..].into(), ..answer(200, "") };
+    let script = Script::default().ends("/", ms(1), End::Answer(encoded));
+    let within = |max_bytes| Aggregate { max_bytes, ..aggregate(vec![source("a", "/")]) };
+
+    assert_eq!(run(within(gzip.len() as u64 + 3), &script).await.body(), r#"{"a":[1]}"#);
+    assert_eq!(run(within(gzip.len() as u64 + 2), &script).await.reasons(), [Reason::UpstreamTooLarge]);
 }
 
 #[tokio::test(start_paused = true)]
