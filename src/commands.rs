@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Uri;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -84,9 +85,7 @@ fn read_simulation(file: &Path) -> Result<simulate::Settings, (Exit, String)> {
 fn healthcheck(file: &Path, url: Option<&str>, timeout: Duration) -> Exit {
     let target = match url {
         Some(url) => url.parse().map_err(|error| format!("{url}: {error}")),
-        None => load(file)
-            .map_err(|report| report.render(false))
-            .and_then(|loaded| healthcheck::of_config(&loaded.config).map_err(|error| error.to_string())),
+        None => admin_of(file),
     };
     let target = match target {
         Ok(target) => target,
@@ -98,6 +97,25 @@ fn healthcheck(file: &Path, url: Option<&str>, timeout: Duration) -> Exit {
             Err(error) => fail(Exit::Failed, &format!("{target}: {error}")),
         })
     })
+}
+
+/// Where the process with this file is to be asked. A file with mistakes is no reason to call a process sick that
+/// serves on with what the file held before.
+fn admin_of(file: &Path) -> Result<Uri, String> {
+    let address = match load(file) {
+        Ok(loaded) => loaded.config.admin.address,
+        Err(report) => {
+            let first = report.diagnostics().first().map(config::Diagnostic::brief).unwrap_or_default();
+            let Some(address) = config::admin_address(file, &variable) else {
+                return Err(format!(
+                    "{first}; so the admin address cannot be told: name it, as in `--url http://127.0.0.1:9901/readyz`"
+                ));
+            };
+            say(&format!("forebay: {first}; the file is refused, but its admin address can be asked\n"));
+            address.0
+        }
+    };
+    healthcheck::of_admin(address).map_err(|error| error.to_string())
 }
 
 fn explain(file: &Path, method: String, path: String, headers: Vec<(String, String)>) -> Exit {
@@ -227,7 +245,7 @@ fn port_or_any(wanted: u16) -> io::Result<TcpListener> {
 }
 
 fn load(file: &Path) -> Result<Loaded, Report> {
-    let loaded = config::load(file, &|name| std::env::var(name).ok())?;
+    let loaded = config::load(file, &variable)?;
     match logging::check_filter(&loaded.config.log.level) {
         Ok(()) => Ok(loaded),
         Err(error) => {
@@ -236,6 +254,11 @@ fn load(file: &Path) -> Result<Loaded, Report> {
             Err(Report::new(vec![mistake]))
         }
     }
+}
+
+/// A variable of the environment.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 fn load_version(file: &Path) -> Result<ConfigVersion, Report> {

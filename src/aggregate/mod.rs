@@ -18,6 +18,7 @@ mod call;
 mod calls;
 pub mod decode;
 mod execute;
+pub mod flights;
 mod interpret;
 pub mod json;
 mod limit;
@@ -27,6 +28,7 @@ mod off_loop;
 mod on_error;
 mod outcome;
 mod plan;
+pub mod results;
 #[cfg(test)]
 mod script;
 pub mod shape;
@@ -39,5 +41,7 @@ mod work;
 
 pub use call::{Answer, Call, Called, Failed, Fetch};
 pub use execute::{execute, merge_off_loop};
+pub use merge::{Merged, part, summary};
 pub use outcome::{Ending, Fallback, Items, Outcome, Value};
 pub use plan::{Plan, Refusal};
+pub use template::{Inputs, Needs};

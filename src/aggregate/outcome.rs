@@ -36,6 +36,13 @@ pub struct Outcome {
     pub value: Value,
 }
 
+impl Outcome {
+    /// Its upstream was asked, or another source on its behalf; else its times say nothing.
+    pub fn was_called(&self) -> bool {
+        self.attempts > 0 || self.coalesced || !self.took.is_zero()
+    }
+}
+
 /// In one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {

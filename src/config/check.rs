@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use super::aggregate;
 use super::decode::{Decoder, Field};
 use super::diagnostic::{Code, Problem};
 use super::elements::Root;
@@ -24,6 +25,7 @@ pub fn check(cx: &mut Decoder<'_>, root: &Root) {
     check_tables(cx, root);
     check_addresses(cx, root);
     check_actions(cx, root);
+    aggregate::check::check_results(cx, root);
     check_unused(cx, root);
     check_times(cx, root);
     check_limit_sizes(cx, root);
@@ -47,20 +49,13 @@ fn check_tables(cx: &mut Decoder<'_>, root: &Root) {
     for listener in root.listener.get().into_iter().flat_map(|listeners| &listeners.items) {
         listener.value.check(cx);
     }
-    for upstream in upstreams(root) {
+    for upstream in root.upstreams() {
         upstream.value.check(cx);
     }
-    for route in routes(root) {
+    for route in root.routes() {
         route.value.check(cx);
+        aggregate::check::check(cx, root, route);
     }
-}
-
-fn upstreams(root: &Root) -> &[NamedItem<Upstream>] {
-    root.upstream.get().map_or(&[], |named| named.items.as_slice())
-}
-
-fn routes(root: &Root) -> &[NamedItem<Route>] {
-    root.route.get().map_or(&[], |named| named.items.as_slice())
 }
 
 /// Every address Forebay listens on, with what listens there and where that is written.
@@ -104,7 +99,7 @@ fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
 
 /// An upstream that is Forebay itself would send each request round until its deadline.
 fn check_loops(cx: &mut Decoder<'_>, root: &Root, listening: &[(SocketAddr, String, Option<Span>)]) {
-    for upstream in upstreams(root) {
+    for upstream in root.upstreams() {
         for endpoint in upstream.value.endpoints.get().into_iter().flatten() {
             let Some(address) = as_socket(&endpoint.value) else { continue };
             let Some((_, what, span)) = listening.iter().find(|(own, ..)| reaches(address, *own)) else { continue };
@@ -129,29 +124,50 @@ fn reaches(endpoint: SocketAddr, own: SocketAddr) -> bool {
     endpoint.port() == own.port() && own.port() != 0 && same_machine
 }
 
-/// Each route does one thing, with an upstream that exists.
+/// Each route does one thing, with upstreams that exist.
 fn check_actions(cx: &mut Decoder<'_>, root: &Root) {
-    let names: Vec<&str> = upstreams(root).iter().map(|upstream| upstream.name.as_str()).collect();
-    for route in routes(root) {
-        let (upstream, respond) = (&route.value.upstream, &route.value.respond);
-        match (upstream.is_written(), respond.is_written()) {
-            (true, true) => {
-                let message = "a route has an `upstream` or answers with `respond`, not both";
-                let problem = Problem::error(Code::Conflict, respond.key_span(), message);
-                cx.report(problem.related(upstream.key_span(), "the upstream").help("take one of the two out"));
-            }
-            (false, false) if !is_misspelt(cx, "upstream") && !is_misspelt(cx, "respond") => {
-                let message = format!("route `{}` does nothing", route.name);
-                let problem = Problem::error(Code::MissingKey, route.span.clone(), message);
-                cx.report(problem.help("add `upstream = \"NAME\"`, or `respond = { status = 200 }`"));
-            }
-            _ => {}
+    for route in root.routes() {
+        check_action(cx, route);
+        if root.upstream.get().is_some() && !is_misspelt(cx, "upstream") {
+            check_upstream_names(cx, root, route);
         }
-        if let Some((name, span)) = upstream.written()
-            && !names.contains(&name.as_str())
-            && root.upstream.get().is_some()
-            && !is_misspelt(cx, "upstream")
-        {
+    }
+}
+
+fn check_action(cx: &mut Decoder<'_>, route: &NamedItem<Route>) {
+    let value = &route.value;
+    let actions = [
+        ("`upstream`", value.upstream.key_span()),
+        ("`respond`", value.respond.key_span()),
+        ("`aggregate`", value.aggregate.key_span()),
+        ("`results_of`", value.results_of.key_span()),
+    ];
+    let written: Vec<_> = actions.iter().filter_map(|(name, span)| Some((*name, span.clone()?))).collect();
+    match written.as_slice() {
+        [(first, at), (second, span), ..] => {
+            let message = match (*first, *second) {
+                ("`upstream`", "`respond`") => {
+                    "a route has an `upstream` or answers with `respond`, not both".to_owned()
+                }
+                _ => format!("a route has {first} or {second}, not both"),
+            };
+            let what = if *first == "`upstream`" { "the upstream" } else { "the other one" };
+            let problem = Problem::error(Code::Conflict, span.clone(), message).related(Some(at.clone()), what);
+            cx.report(problem.help("take one of the two out"));
+        }
+        [] if !["upstream", "respond", "aggregate", "results_of"].iter().any(|key| is_misspelt(cx, key)) => {
+            let message = format!("route `{}` does nothing", route.name);
+            let problem = Problem::error(Code::MissingKey, route.span.clone(), message);
+            cx.report(problem.help("add `upstream = \"NAME\"`, `respond = { status = 200 }` or an `aggregate`"));
+        }
+        _ => {}
+    }
+}
+
+fn check_upstream_names(cx: &mut Decoder<'_>, root: &Root, route: &NamedItem<Route>) {
+    let names: Vec<&str> = root.upstreams().iter().map(|upstream| upstream.name.as_str()).collect();
+    for (field, name) in route.value.upstreams() {
+        if let Some(span) = field.span().filter(|_| !names.contains(&name)) {
             report_unknown_upstream(cx, name, span, &names);
         }
     }
@@ -178,15 +194,15 @@ fn report_unknown_upstream(cx: &mut Decoder<'_>, name: &str, span: Span, names: 
 }
 
 fn check_unused(cx: &mut Decoder<'_>, root: &Root) {
-    for upstream in upstreams(root) {
-        let used = routes(root).iter().any(|route| route.value.upstream.get() == Some(&upstream.name));
+    for upstream in root.upstreams() {
+        let used = root.routes().iter().any(|route| route.value.calls(&upstream.name));
         if !used {
             let message = format!("no route uses the upstream `{}`", upstream.name);
             let problem = Problem::warning(Code::Unused, upstream.span.clone(), message);
             cx.report(problem.help("point a route at it, or take it out"));
         }
     }
-    if routes(root).is_empty() && !root.route.is_written() {
+    if root.routes().is_empty() && !root.route.is_written() {
         let message = "there is no route: every request will be answered with 404";
         let problem = Problem::warning(Code::Unused, None, message);
         cx.report(problem.help("add a table [route.NAME] with `path` and `upstream`"));
@@ -195,9 +211,9 @@ fn check_unused(cx: &mut Decoder<'_>, root: &Root) {
 
 /// Every wait has to fit into the deadline of the routes that meet it.
 fn check_times(cx: &mut Decoder<'_>, root: &Root) {
-    for upstream in upstreams(root) {
+    for upstream in root.upstreams() {
         let users: Vec<&NamedItem<Route>> =
-            routes(root).iter().filter(|route| route.value.upstream.get() == Some(&upstream.name)).collect();
+            root.routes().iter().filter(|route| route.value.calls(&upstream.name)).collect();
         check_phases(cx, upstream, &users);
         for route in &users {
             check_queue_wait(cx, &upstream.value.max_in_flight, &upstream.value.queue, route);
@@ -205,7 +221,7 @@ fn check_times(cx: &mut Decoder<'_>, root: &Root) {
             check_upgrade_protocol(cx, upstream, route);
         }
     }
-    for route in routes(root) {
+    for route in root.routes() {
         check_queue_wait(cx, &route.value.max_in_flight, &route.value.queue, route);
         if let Some(limits) = root.limits.get() {
             check_queue_wait(cx, &limits.max_in_flight, &limits.queue, route);
@@ -307,14 +323,19 @@ fn check_upgrade_protocol(cx: &mut Decoder<'_>, upstream: &NamedItem<Upstream>, 
     }
 }
 
-/// A limit above one that holds for all can never be reached.
+/// A limit above one that holds for all can never be reached. What waits in the queue over all routes counts for its
+/// route, but has not come to its upstream yet (`limits/admission.rs`).
 fn check_limit_sizes(cx: &mut Decoder<'_>, root: &Root) {
-    let Some((all, all_span)) = root.limits.get().and_then(|limits| limits.max_in_flight.written()) else { return };
-    let of_routes = routes(root).iter().map(|route| &route.value.max_in_flight);
-    let of_upstreams = upstreams(root).iter().map(|upstream| &upstream.value.max_in_flight);
-    for field in of_routes.chain(of_upstreams) {
-        let Some((max, span)) = field.written().filter(|(max, _)| *max > all) else { continue };
-        let message = format!("{max} in flight can never be reached: over all routes there are {all}");
+    let Some(limits) = root.limits.get() else { return };
+    let Some((all, all_span)) = limits.max_in_flight.written() else { return };
+    let waiting = limits.queue.get().and_then(|queue| queue.capacity.copied()).unwrap_or(0);
+    let of_routes = root.routes().iter().map(|route| (&route.value.max_in_flight, waiting));
+    let of_upstreams = root.upstreams().iter().map(|upstream| (&upstream.value.max_in_flight, 0));
+    for (field, waiting) in of_routes.chain(of_upstreams) {
+        let most = all.saturating_add(waiting);
+        let Some((max, span)) = field.written().filter(|(max, _)| **max > most) else { continue };
+        let places = if waiting == 0 { all.to_string() } else { format!("{all}, and {waiting} that wait") };
+        let message = format!("{max} in flight can never be reached: over all routes there are {places}");
         let problem =
             Problem::error(Code::NeverFires, span, message).related(Some(all_span.clone()), "the limit over all");
         cx.report(problem.help("lower it, or raise the limit over all"));
@@ -325,7 +346,7 @@ fn check_limit_sizes(cx: &mut Decoder<'_>, root: &Root) {
 fn check_shadowed(cx: &mut Decoder<'_>, root: &Root) {
     let mut written = Vec::new();
     let mut compared = Vec::new();
-    for route in routes(root) {
+    for route in root.routes() {
         if let Some(compare) = route.value.resolve_match().map(|matches| matching_only(&route.name, matches)) {
             written.push(route);
             compared.push(compare);
@@ -372,7 +393,7 @@ fn matching_only(name: &str, matches: RouteMatch) -> model::Route {
 /// The name of a rate limit is its metric label and its policy name.
 fn check_limit_names(cx: &mut Decoder<'_>, root: &Root) {
     let global = root.limits.get().map(|limits| &limits.rate_limit);
-    let of_routes = routes(root).iter().map(|route| &route.value.rate_limit);
+    let of_routes = root.routes().iter().map(|route| &route.value.rate_limit);
     let limits = global.into_iter().chain(of_routes).filter_map(Field::get).flat_map(|limits| &limits.items);
     let mut seen: Vec<(&str, Span)> = Vec::new();
     for (name, span) in limits.filter_map(|limit| limit.value.name.written()) {

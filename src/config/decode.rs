@@ -359,6 +359,13 @@ impl Open<'_> {
 fn place_name(path: &[String]) -> String {
     match path {
         [] => "at the top of the file".to_owned(),
+        [route, name, aggregate, rest @ ..] if route == "route" && aggregate == "aggregate" => {
+            let header_steps = if rest.first().is_some_and(|step| step == "source") { rest.len().min(2) } else { 0 };
+            let (header, rest) = rest.split_at(header_steps);
+            let header: String = header.iter().map(|step| format!(".{step}")).collect();
+            let rest = if rest.is_empty() { String::new() } else { format!(" {}", rest.join(".")) };
+            format!("in [route.{name}.aggregate{header}]{rest}")
+        }
         [kind, name, rest @ ..] if matches!(kind.as_str(), "route" | "upstream" | "listener") => {
             let rest = if rest.is_empty() { String::new() } else { format!(" {}", rest.join(".")) };
             format!("in [{kind}.{name}]{rest}")

@@ -25,6 +25,10 @@ pub enum Shape {
         names: &'static str,
         value: Box<Shape>,
     },
+    /// Any TOML value; `what` completes "expected ...".
+    Any {
+        what: &'static str,
+    },
 }
 
 impl Shape {
@@ -34,7 +38,7 @@ impl Shape {
             Shape::Boolean => "true or false".to_owned(),
             Shape::Integer => "a whole number".to_owned(),
             Shape::Number => "a number".to_owned(),
-            Shape::Text { what, .. } => (*what).to_owned(),
+            Shape::Text { what, .. } | Shape::Any { what } => (*what).to_owned(),
             Shape::Choice(words) => one_of(words),
             Shape::Either(shapes) => shapes.iter().map(Shape::what).collect::<Vec<_>>().join(", or "),
             Shape::List(of) => format!("a list, each {}", of.what()),

@@ -59,10 +59,12 @@ impl Writer {
             self.key(key, example);
         }
         for key in table.keys.iter().filter(|key| is_table(key)) {
-            let Some(child) = key.shape.table() else { continue };
+            let Some((child, named)) = child(key) else { continue };
+            let name = if named { format!("{}.NAME", key.name) } else { key.name.to_owned() };
             // A table that is off by default is an example also inside one that is not.
-            let example = example || key.default == Default::None;
-            self.table(&key.doc, &format!("{path}.{}", key.name), &child, example);
+            let example = example || named || key.default == Default::None;
+            let doc = if named { &child.doc } else { &key.doc };
+            self.table(doc, &format!("{path}.{name}"), &child, example);
         }
     }
 
@@ -108,12 +110,20 @@ impl Writer {
 }
 
 fn is_table(key: &Key) -> bool {
-    key.shape.table().is_some() && !is_secret(key)
+    child(key).is_some()
+}
+
+/// The table that a key is, and whether there is one for each name of the user's choice.
+fn child(key: &Key) -> Option<(Table, bool)> {
+    match &key.shape {
+        Shape::Map { value, .. } => value.table().filter(|_| !is_secret(value)).map(|table| (table, true)),
+        shape => shape.table().filter(|_| !is_secret(shape)).map(|table| (table, false)),
+    }
 }
 
 /// The table of a secret only says where it comes from.
-fn is_secret(key: &Key) -> bool {
-    key.shape.table().is_some_and(|table| table.key("env").is_some() && table.key("file").is_some())
+fn is_secret(shape: &Shape) -> bool {
+    shape.table().is_some_and(|table| table.key("env").is_some() && table.key("file").is_some())
 }
 
 /// Defaults come from the source code, where a long list may be broken.
@@ -157,7 +167,8 @@ mod tests {
 
         crate::config::elements::visit_tables(&mut |place, table| {
             for key in table.keys.iter().filter(|key| place.starts_with('[') && !["file", "env"].contains(&key.name)) {
-                let named = text.contains(&format!("{} = ", key.name)) || text.contains(&format!(".{}]", key.name));
+                let named = [format!("{} = ", key.name), format!(".{}]", key.name), format!(".{}.NAME]", key.name)];
+                let named = named.iter().any(|written| text.contains(written));
                 assert!(named, "{place} {}", key.name);
             }
         });

@@ -64,6 +64,7 @@ fn shape_schema(shape: &Shape) -> Json {
         Shape::Either(shapes) => json!({ "anyOf": shapes.iter().map(shape_schema).collect::<Vec<_>>() }),
         Shape::List(of) => json!({ "type": "array", "items": shape_schema(of) }),
         Shape::Table(table) => table_schema(&table()),
+        Shape::Any { .. } => json!({}),
         Shape::Map { value, .. } => json!({ "type": "object", "additionalProperties": shape_schema(value) }),
     }
 }

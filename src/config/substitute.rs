@@ -9,8 +9,9 @@ pub type Variables<'a> = dyn Fn(&str) -> Option<String> + 'a;
 #[derive(Debug, PartialEq, Eq)]
 pub struct Filled {
     pub value: String,
-    /// There was a reference, so the value is not what the file shows.
-    pub substituted: bool,
+    /// Where in the value the contents of variables are; there is one for each reference, so the value is not what the
+    /// file shows.
+    pub filled: Vec<Span>,
 }
 
 /// A reference that cannot be filled in, with its place in the string.
@@ -47,7 +48,7 @@ impl Mistake {
 
 /// The text with every reference replaced, or everything that is wrong with its references.
 pub fn fill_in(text: &str, variables: &Variables<'_>) -> Result<Filled, Vec<Mistake>> {
-    let mut filled = Filled { value: String::with_capacity(text.len()), substituted: false };
+    let mut filled = Filled { value: String::with_capacity(text.len()), filled: Vec::new() };
     let mut mistakes = Vec::new();
     let mut at = 0;
     while let Some(found) = text[at..].find('$') {
@@ -61,8 +62,9 @@ pub fn fill_in(text: &str, variables: &Variables<'_>) -> Result<Filled, Vec<Mist
             let end = rest.find('}').map_or(text.len(), |close| dollar + close + 1);
             match reference(&text[dollar..end], variables) {
                 Ok(value) => {
+                    let start = filled.value.len();
                     filled.value.push_str(&value);
-                    filled.substituted = true;
+                    filled.filled.push(start..filled.value.len());
                 }
                 Err(kind) => mistakes.push(Mistake { at: dollar..end, kind }),
             }
@@ -129,6 +131,13 @@ mod tests {
         for (text, value) in cases {
             assert_eq!(filled(text), Ok(value.to_owned()), "{text}");
         }
+    }
+
+    #[test]
+    fn the_places_of_what_was_filled_in_are_known() {
+        let filled = fill_in("a${X}b${X}$${X}", &|_| Some("{1}".to_owned())).expect("valid");
+
+        assert_eq!((filled.value.as_str(), filled.filled), ("a{1}b{1}${X}", vec![1..4, 5..8]));
     }
 
     #[test]

@@ -94,6 +94,49 @@ fn explain_refuses_what_the_proxy_refuses() {
     assert!(explain("/a").expect("a path").contains("answered with 404"));
 }
 
+#[test]
+fn the_admin_address_is_found_in_a_wrong_file() {
+    let found = |text: &str| {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), text).expect("written");
+        admin_address(file.path(), &|_| None).map(|address| address.0.map_or("off".to_owned(), |at| at.to_string()))
+    };
+    let admin = "[admin]\naddress = \"127.0.0.1:7\"\n";
+    let cases = [
+        (format!("{admin}token = \"${{NOT_SET}}\"\n"), Some("127.0.0.1:7")),
+        (format!("{admin}[route.a]\npath = 3\n"), Some("127.0.0.1:7")),
+        (format!("{admin}[route.a\npath = \"/\n"), Some("127.0.0.1:7")),
+        ("[admin]\naddress = \"off\"\n[route.a]\n".to_owned(), Some("off")),
+        // The default, where nothing else can have been meant.
+        ("[route.a\n".to_owned(), Some("127.0.0.1:9901")),
+        ("[admin\naddress = \"127.0.0.1:7\"\n".to_owned(), None),
+        ("[admin]\naddress = 127.0.0.1:7\n".to_owned(), None),
+        ("[admin]\naddress = \"here\"\n".to_owned(), None),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(found(&text).as_deref(), expected, "{text}");
+    }
+}
+
+/// Where the sum of the waits is exactly the deadline, either may come first.
+#[test]
+fn explain_of_waits_that_are_as_long_as_the_deadline() {
+    let worst = |deadline: &str| {
+        let text = EXAMPLE.replace("\"3s\"", &format!("{deadline:?}"));
+        let loaded = parse("f", &text, &|_| Some("8080".to_owned())).unwrap_or_else(|report| panic!("{report}"));
+        let request = ExplainRequest { path: "/slow".into(), ..ExplainRequest::default() };
+        explain(&loaded, &request).expect("a valid path")
+    };
+    for (deadline, expected) in [
+        ("2699ms", "these could take 2700ms together; the deadline ends them"),
+        ("2700ms", "these could take 2700ms together, as long as the deadline: either may come first"),
+        ("2701ms", "the answer begins after at most 2700ms"),
+    ] {
+        let text = worst(deadline);
+        assert!(text.contains(expected), "{expected:?} in\n{text}");
+    }
+}
+
 /// Cuts a piece out of a text and puts another in, on character boundaries.
 fn mutate(text: &str, at: usize, length: usize, insert: &str) -> String {
     let boundary = |at: usize| (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
@@ -108,7 +151,8 @@ proptest::proptest! {
     #[test]
     fn a_damaged_file_never_panics(at in 0usize..4_000, length in 0usize..30, insert in "[\\[\\]{}\"'=#\n0-9a-z$é.,/ -]{0,8}") {
         let whole = format!("{EXAMPLE}{}", reference::default_toml().replace("[listener]", "[listener.b]"));
-        for text in [mutate(EXAMPLE, at, length, &insert), mutate(&whole, at, length, &insert)] {
+        let texts = [EXAMPLE, AGGREGATE, &whole];
+        for text in texts.map(|text| mutate(text, at, length, &insert)) {
             match parse("f", &text, &|_| Some("8080".to_owned())) {
                 Ok(loaded) => assert_consistent(&loaded),
                 Err(report) => assert!(!report.diagnostics().is_empty() && !report.to_string().is_empty()),
@@ -127,8 +171,10 @@ fn assert_consistent(loaded: &Loaded) {
         }
         assert!(route.rate_limits.iter().all(|limit| limit.burst >= 1 && limit.rate.count >= 1));
         assert!(route.in_flight.as_ref().is_none_or(|limit| limit.max >= 1));
-        let request = ExplainRequest { path: "/slow".into(), ..ExplainRequest::default() };
-        assert!(explain(loaded, &request).is_ok());
+        for (method, path) in [("GET", "/slow"), ("POST", "/users/7")] {
+            let request = ExplainRequest { method: method.into(), path: path.into(), ..ExplainRequest::default() };
+            assert!(explain(loaded, &request).is_ok());
+        }
     }
 }
 
@@ -161,11 +207,88 @@ fn a_hostile_file_costs_little() {
     let one_line = format!("a = [{}]\n", "\"${X\",".repeat(40_000));
     let started = std::time::Instant::now();
 
-    for text in [many_lines, one_line, "[[".repeat(100_000), "${".repeat(100_000)] {
+    let again = "[a]\nb = 1\n".repeat(20_000);
+    let not_closed = "[a\nb = 1\n".repeat(20_000);
+
+    for text in [many_lines, one_line, again, not_closed, "[[".repeat(100_000), "${".repeat(100_000)] {
         let report = parse("f", &text, &|_| None).expect_err("nonsense");
         assert!(report.diagnostics().len() <= MAX_REPORTED);
     }
 
     // Generous for a loaded machine without optimisation; the square of the size would take hours.
     assert!(started.elapsed() < std::time::Duration::from_secs(60), "{:?}", started.elapsed());
+}
+
+const AGGREGATE: &str = r#"
+[upstream.users]
+endpoints = ["127.0.0.1:9001"]
+
+[route.users]
+path           = "/users/{id}"
+methods        = ["POST"]
+on_client_gone = "finish"
+
+[route.users.aggregate]
+respond    = { users = ["{user1}", "{friends.0.name}"], note = "Hello {{}} {user1.name}", n = 1_000, x = 0.10, big = 123456789012345678901234567890 }
+coalesce   = ["path", "query", "body", "header.X-Tenant"]
+background = { keep = "5m" }
+
+[route.users.aggregate.source.user1]
+upstream        = "users"
+path            = "/users/{id}"
+query           = { page = "{query.page}", tag = ["a", 3] }
+headers         = { authorization = "Bearer ${TOKEN}", "x-literal" = "{{}}" }
+forward_headers = ["X-Tenant"]
+timeout         = "2s"
+required        = true
+
+[route.users.aggregate.source.friends]
+upstream = "users"
+method   = "POST"
+path     = "/friends/{user1.next}/{item}"
+body     = { who = "{item}", max = 1e400 }
+for_each = "{body.ids}"
+on_error = { value = { friends = ["{x}", 0.10] } }
+rename   = { "items.*.id" = "key" }
+
+[route.job]
+path       = "/jobs/{id}"
+results_of = "users"
+"#;
+
+fn aggregate_of(loaded: &Loaded) -> Arc<model::aggregate::Aggregate> {
+    match &loaded.config.routes[0].action {
+        model::RouteAction::Aggregate(aggregate) => Arc::clone(aggregate),
+        other => panic!("not an aggregate: {other:?}"),
+    }
+}
+
+#[test]
+fn an_aggregate_is_understood() {
+    use model::aggregate::{BodyShape, HeaderTemplate, Node, OnError, Piece, Reference, RequestBody};
+
+    let loaded = parse("f", AGGREGATE, &|_| Some("s3cr3t{".to_owned())).unwrap_or_else(|report| panic!("{report}"));
+
+    let aggregate = aggregate_of(&loaded);
+    let (user1, friends) = (&aggregate.sources[0], &aggregate.sources[1]);
+    let BodyShape::Respond(Node::Object(members)) = &aggregate.body else { panic!("{:?}", aggregate.body) };
+    assert_eq!(members[2].1, Node::Literal("1000".into()));
+    assert_eq!(members[3].1, Node::Literal("0.10".into()), "numbers stay as they are written");
+    assert_eq!(members[4].1, Node::Literal("123456789012345678901234567890".into()));
+    let Node::Text(note) = &members[1].1 else { panic!("{members:?}") };
+    assert_eq!(note.pieces[0], Piece::Literal("Hello {} ".into()));
+    assert_eq!(user1.path.pieces[1], Piece::Value(Reference::Parameter("id".into())));
+    assert_eq!(user1.query.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["page", "tag", "tag"]);
+    assert_eq!(user1.on_error, OnError::Fail, "what is required fails the request");
+    let HeaderTemplate::Fixed(token) = &user1.headers[1].1 else { panic!("{:?}", user1.headers) };
+    assert_eq!(token.reveal(), "Bearer s3cr3t{");
+    let HeaderTemplate::Template(literal) = &user1.headers[2].1 else { panic!("{:?}", user1.headers) };
+    assert_eq!(literal.pieces, [Piece::Literal("{}".into())]);
+    assert_eq!(friends.after, [0]);
+    assert_eq!(friends.on_error, OnError::Value(r#"{"friends":["{x}",0.10]}"#.into()));
+    let Some(RequestBody::Json(Node::Object(body))) = &friends.body else { panic!("{:?}", friends.body) };
+    assert_eq!(body[1].1, Node::Literal("1e400".into()));
+    let background = aggregate.background.as_ref().expect("in the background");
+    assert_eq!(value::path::show_pattern(&background.results), "/jobs/{id}");
+    assert!(!format!("{:?}{:?}", loaded.config, effective(&loaded)).contains("s3cr3t"));
 }

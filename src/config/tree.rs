@@ -36,6 +36,8 @@ pub struct Text {
     pub value: String,
     /// The value holds a filled-in `${...}`: it is never shown, as it may be a secret.
     pub substituted: bool,
+    /// Where in the value it was filled in: such parts mean only themselves.
+    pub filled: Vec<Span>,
 }
 
 #[derive(Debug, Clone)]
@@ -124,7 +126,10 @@ impl Builder<'_, '_> {
 
     fn text(&mut self, text: &str, span: &Span) -> Kind {
         match substitute::fill_in(text, self.variables) {
-            Ok(filled) => Kind::Text(Text { value: filled.value, substituted: filled.substituted }),
+            Ok(filled) => {
+                let substituted = !filled.filled.is_empty();
+                Kind::Text(Text { value: filled.value, substituted, filled: filled.filled })
+            }
             Err(mistakes) => {
                 for mistake in mistakes {
                     let span = self.inside(text, span, &mistake.at);

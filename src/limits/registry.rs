@@ -89,6 +89,11 @@ impl Limits {
         self.routes.get(name)
     }
 
+    /// What a source of an aggregate meets besides the limits of its route: the in-flight limit of its upstream.
+    pub fn source(&self, upstream: &str) -> Admission {
+        Admission { upstream: self.upstreams.get(upstream).cloned(), ..Admission::default() }
+    }
+
     pub fn rate_limit(&self, name: &str) -> Option<&Arc<RateLimiter>> {
         self.rates.get(name)
     }

@@ -76,6 +76,7 @@ pub const fn status(reason: Reason) -> u8 {
         | Reason::DelayQueueFull
         | Reason::ClientLimit
         | Reason::TooManyJobs
+        | Reason::ResultTooLarge
         | Reason::UpstreamTooDeep
         | Reason::UpstreamTooLarge => RESOURCE_EXHAUSTED,
         Reason::HeadTimeout

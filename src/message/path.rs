@@ -174,16 +174,31 @@ fn hex_pair(high: u8, low: u8) -> Option<u8> {
 /// The first value of a query parameter, decoded as a form (`+` is a space). Allocates only when something is encoded.
 /// A broken encoding is kept as it is. A parameter without `=` has the empty value.
 pub fn query_value<'q>(query: &'q [u8], name: &[u8]) -> Option<Cow<'q, [u8]>> {
-    query.split(|b| *b == b'&').find_map(|pair| {
-        let (key, value) = match memchr::memchr(b'=', pair) {
-            Some(at) => (&pair[..at], &pair[at + 1..]),
-            None => (pair, &[][..]),
-        };
-        (!pair.is_empty() && *decode_form(key) == *name).then(|| decode_form(value))
+    raw_pairs(query).find(|(key, _)| *decode_form(key) == *name).map(|(_, value)| decode_form(value))
+}
+
+/// All parameters of a query in their order, decoded as `query_value` does.
+pub fn query_pairs(query: &[u8]) -> impl Iterator<Item = (Cow<'_, [u8]>, Cow<'_, [u8]>)> {
+    raw_pairs(query).map(|(key, value)| (decode_form(key), decode_form(value)))
+}
+
+fn raw_pairs(query: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    query.split(|b| *b == b'&').filter(|pair| !pair.is_empty()).map(|pair| match memchr::memchr(b'=', pair) {
+        Some(at) => (&pair[..at], &pair[at + 1..]),
+        None => (pair, &[][..]),
     })
 }
 
+/// A part of a path, percent-decoded: `+` is a plus. A broken encoding is kept as it is.
+pub fn decode_percent(text: &[u8]) -> Cow<'_, [u8]> {
+    decode(text, false)
+}
+
 fn decode_form(text: &[u8]) -> Cow<'_, [u8]> {
+    decode(text, true)
+}
+
+fn decode(text: &[u8], form: bool) -> Cow<'_, [u8]> {
     if memchr::memchr2(b'%', b'+', text).is_none() {
         return Cow::Borrowed(text);
     }
@@ -191,7 +206,7 @@ fn decode_form(text: &[u8]) -> Cow<'_, [u8]> {
     let mut rest = text;
     while let [first, tail @ ..] = rest {
         let (byte, after) = match (first, tail) {
-            (b'+', _) => (b' ', tail),
+            (b'+', _) if form => (b' ', tail),
             (b'%', [high, low, after @ ..]) => hex_pair(*high, *low).map_or((b'%', tail), |byte| (byte, after)),
             _ => (*first, tail),
         };

@@ -9,6 +9,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use pingora::connectors::http::v2::ConnectionRef;
 use tokio::time::Instant;
@@ -16,7 +17,7 @@ use tokio::time::Instant;
 use super::body::{Http1Source, Http2Answer, Source};
 use super::buffer::Buf;
 use super::client::Client;
-use super::connector::{Connection, Http1Connection};
+use super::connector::{Connection, Http1Connection, Need};
 use super::exchange::{Done, Facts, answer_limits, body_limits, may_repeat, race, run_both};
 use super::generation::{ListenerRuntime, UpstreamRuntime};
 use super::prepare;
@@ -26,13 +27,13 @@ use super::sink::{Framing, Http1Sink, Http2Sink, Sink};
 use super::timer::LazyTimer;
 use super::upgrade::Switch;
 use super::workspace::Workspace;
-use crate::config::model::{ClientGone, Route};
+use crate::config::model::{ClientGone, HeaderEdits, HostPolicy, Route};
 use crate::limits::RateFields;
 use crate::message::head::{Body, HeadLimits, Method, Parsed, RequestHead, ResponseBody, ResponseHead, parse_response};
 use crate::message::hop::{Keep, strip_hop_by_hop};
 use crate::shutdown::Lifecycle;
 use crate::telemetry::Reason;
-use crate::telemetry::metrics::DetachedMetrics;
+use crate::telemetry::metrics::{DetachedMetrics, UpstreamMetrics};
 use crate::upstream::Endpoint;
 
 /// Interim answers (1xx) that are read past before an answer counts as not valid.
@@ -47,7 +48,7 @@ pub struct Run<'r> {
 
 /// Where the request goes and under which rules: what both loops of an attempt look at.
 pub struct Destination<'r> {
-    pub route: &'r Route,
+    pub rules: Rules<'r>,
     pub upstream: &'r Arc<UpstreamRuntime>,
     pub listener: &'r ListenerRuntime,
     pub live: &'r Live,
@@ -58,6 +59,32 @@ pub struct Destination<'r> {
     pub detached: &'r DetachedMetrics,
     /// Asked when the answer's head is written: a request that began before the drain ends its connection, too.
     pub lifecycle: &'r Lifecycle,
+}
+
+/// What a route, or a source of an aggregate, asks of its attempts.
+#[derive(Clone, Copy)]
+pub struct Rules<'r> {
+    /// Of the request.
+    pub max_body_bytes: u64,
+    /// Of the answer.
+    pub max_answer_bytes: Option<u64>,
+    pub on_client_gone: ClientGone,
+    pub upgrade_idle_timeout: Duration,
+    pub host: &'r HostPolicy,
+    pub response_headers: &'r HeaderEdits,
+}
+
+impl<'r> Rules<'r> {
+    pub fn new(route: &'r Route, upstream: &UpstreamRuntime) -> Self {
+        Self {
+            max_body_bytes: route.max_body_bytes,
+            max_answer_bytes: upstream.config.max_response_body_bytes,
+            on_client_gone: route.on_client_gone,
+            upgrade_idle_timeout: route.upgrades.idle_timeout,
+            host: &route.host,
+            response_headers: &route.response_headers,
+        }
+    }
 }
 
 enum AttemptError {
@@ -71,6 +98,24 @@ enum AttemptError {
 impl From<Failure> for AttemptError {
     fn from(failure: Failure) -> Self {
         AttemptError::Failed(failure)
+    }
+}
+
+/// Counts an attempt that is dropped before its end: the source of an aggregate that others made superfluous.
+struct Unfinished<'m> {
+    metrics: &'m UpstreamMetrics,
+    begun: Instant,
+}
+
+impl Unfinished<'_> {
+    fn ended(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        self.metrics.attempt(Reason::NotNeeded, self.begun.elapsed(), None, None);
     }
 }
 
@@ -138,6 +183,7 @@ impl Run<'_> {
         facts.timings.connect = None;
         facts.timings.first_byte = None;
         let in_flight = self.to.upstream.metrics.in_flight.guard(begun);
+        let unfinished = Unfinished { metrics: &self.to.upstream.metrics, begun };
         let result = self.attempt_once(endpoint, only_new, source, client, work, facts, switch).await;
         let now = Instant::now();
         facts.timings.upstream = facts.upstream_started.map(|started| now - started);
@@ -146,6 +192,7 @@ impl Run<'_> {
             Err(AttemptError::Stale) => Reason::UpstreamClosed,
             Err(AttemptError::Connect(failure) | AttemptError::Failed(failure)) => failure.reason,
         };
+        unfinished.ended();
         self.to.upstream.metrics.attempt(reason, now - begun, facts.timings.first_byte, facts.timings.connect);
         in_flight.leave(now);
         result
@@ -162,7 +209,7 @@ impl Run<'_> {
         facts: &mut Facts,
         switch: &mut Option<Switch>,
     ) -> Result<Done, AttemptError> {
-        let pooled = if only_new { None } else { self.to.upstream.checkout(endpoint) };
+        let pooled = if only_new { None } else { self.to.upstream.checkout(endpoint, self.to.need()) };
         facts.reused = pooled.is_some();
         let connection = match pooled {
             Some(connection) => connection,
@@ -184,8 +231,13 @@ impl Run<'_> {
     ) -> Result<Connection, AttemptError> {
         let begun = Instant::now();
         self.to.live.clock.enter(Reason::DeadlineConnect);
-        let connected =
-            race(self.to.upstream.connect(endpoint, &self.to.live.clock), source, self.to.live, self.timer).await;
+        let connected = race(
+            self.to.upstream.connect(endpoint, self.to.need(), &self.to.live.clock),
+            source,
+            self.to.live,
+            self.timer,
+        )
+        .await;
         self.to.live.clock.unlimit_answer();
         let failure = match connected {
             Ok(Ok(connection)) => {
@@ -221,7 +273,7 @@ impl Run<'_> {
         prepare::write_http1(
             &mut work.out,
             self.request,
-            self.to.route,
+            self.to.rules.host,
             endpoint,
             &work.target,
             upgrade,
@@ -234,7 +286,7 @@ impl Run<'_> {
 
         let Workspace { answer, out, .. } = work;
         let mut request_sink = Sink::Http1(Http1Sink::new(&connection.io, out, framing));
-        let limits = body_limits(&self.to.listener.config, self.to.route.max_body_bytes, self.to.timeouts().first_byte);
+        let limits = body_limits(&self.to.listener.config, self.to.rules.max_body_bytes, self.to.timeouts().first_byte);
         let sending = send_request(source, &mut request_sink, self.to.live, limits, interim);
         let relaying = async {
             self.to.read_answer(&connection, &mut buf, answer, &dead).await?;
@@ -249,7 +301,7 @@ impl Run<'_> {
             Ok(Relayed { reusable: keep_alive && source.is_done() && buf.is_empty(), delivered, switched: false })
         };
         let relayed =
-            run_both(sending, relaying, self.to.live, self.timer, self.to.route.on_client_gone, self.to.detached).await;
+            run_both(sending, relaying, self.to.live, self.timer, self.to.rules.on_client_gone, self.to.detached).await;
         drop(request_sink);
 
         let relayed = match relayed {
@@ -260,7 +312,7 @@ impl Run<'_> {
             Err(failure) => return Err(failure.into()),
         };
         if relayed.switched {
-            *switch = Some(Switch::new(connection.io, buf, self.to.route.upgrades.idle_timeout));
+            *switch = Some(Switch::new(connection.io, buf, self.to.rules.upgrade_idle_timeout));
             return Ok(Done::Switched);
         }
         if relayed.reusable && self.to.live.request_sent.load(Ordering::Relaxed) && self.to.lifecycle.keep_alive() {
@@ -294,7 +346,7 @@ impl Run<'_> {
         let dead = AtomicBool::new(false);
         let header = prepare::http2_header(
             self.request,
-            self.to.route,
+            self.to.rules.host,
             self.to.upstream,
             endpoint,
             &work.target,
@@ -307,7 +359,7 @@ impl Run<'_> {
             Some(stream) if !ends => Sink::Http2(Http2Sink::new(stream, false)),
             _ => Sink::Discard,
         };
-        let limits = body_limits(&self.to.listener.config, self.to.route.max_body_bytes, self.to.timeouts().first_byte);
+        let limits = body_limits(&self.to.listener.config, self.to.rules.max_body_bytes, self.to.timeouts().first_byte);
         let interim = self.request.expects_continue().then(|| client.interim());
         let answer = &mut work.answer;
         let sending = send_request(source, &mut request_sink, self.to.live, limits, interim);
@@ -324,7 +376,7 @@ impl Run<'_> {
             self.to.pass_on(answer, body, &mut source, client, facts).await
         };
         let relayed =
-            run_both(sending, relaying, self.to.live, self.timer, self.to.route.on_client_gone, self.to.detached).await;
+            run_both(sending, relaying, self.to.live, self.timer, self.to.rules.on_client_gone, self.to.detached).await;
         match relayed {
             Ok(delivered) => Ok(Done::Answered { complete: delivered }),
             Err(_) if dead.load(Ordering::Relaxed) && facts.reused && repeatable => Err(AttemptError::Stale),
@@ -334,6 +386,10 @@ impl Run<'_> {
 }
 
 impl Destination<'_> {
+    fn need(&self) -> Need {
+        if self.upgrade.is_some() { Need::Upgrade } else { Need::Any }
+    }
+
     /// Reads heads until the final one has arrived. `dead` is set when the connection ended before any byte did.
     async fn read_answer(
         &self,
@@ -409,11 +465,11 @@ impl Destination<'_> {
         self.live.clock.unlimit_answer();
         facts.timings.first_byte = self.live.since_request(now);
         facts.timings.response_started = Some(now - self.live.clock.base());
-        let max = self.upstream.config.max_response_body_bytes;
+        let max = self.rules.max_answer_bytes;
         match answer.framing() {
             ResponseBody::Length(length) if max.is_some_and(|max| length > max) => Err(AnswerStop::Upstream(
                 Reason::UpstreamTooLarge,
-                format!("a body of {length} bytes is larger than max_response_body"),
+                format!("a body of {length} bytes is larger than allowed"),
             )),
             _ => Ok(()),
         }
@@ -430,12 +486,12 @@ impl Destination<'_> {
     ) -> Result<bool, AnswerStop> {
         facts.status = answer.status;
         strip_hop_by_hop(&mut answer.fields, Keep::default());
-        prepare::answer_fields(&mut answer.fields, self.route, facts, self.rate_fields.as_ref());
+        prepare::answer_fields(&mut answer.fields, self.rules.response_headers, facts, self.rate_fields.as_ref());
         if !self.lifecycle.keep_alive() {
             client.close_after();
         }
         self.live.head_sent.store(true, Ordering::Relaxed);
-        let outlive = self.route.on_client_gone == ClientGone::Finish;
+        let outlive = self.rules.on_client_gone == ClientGone::Finish;
         let begun = if self.live.client_gone.load(Ordering::Relaxed) { None } else { client.begin(answer, body).ok() };
         let mut sink = match begun {
             Some(sink) => sink,
@@ -468,7 +524,7 @@ impl Destination<'_> {
         }
         facts.status = 101;
         strip_hop_by_hop(&mut answer.fields, Keep::default());
-        prepare::answer_fields(&mut answer.fields, self.route, facts, None);
+        prepare::answer_fields(&mut answer.fields, self.rules.response_headers, facts, None);
         answer.fields.push(b"connection", b"upgrade");
         answer.fields.push(b"upgrade", &agreed);
         self.live.head_sent.store(true, Ordering::Relaxed);
@@ -482,8 +538,7 @@ impl Destination<'_> {
     }
 
     fn answer_limits(&self) -> AnswerLimits {
-        let max = self.upstream.config.max_response_body_bytes;
-        answer_limits(&self.listener.config, self.timeouts().between_bytes, max)
+        answer_limits(&self.listener.config, self.timeouts().between_bytes, self.rules.max_answer_bytes)
     }
 }
 

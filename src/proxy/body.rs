@@ -43,6 +43,8 @@ pub enum Source<'c> {
     Http2(Http2Source),
     /// An answer of an HTTP/2 upstream.
     Http2Answer(Http2Answer),
+    /// A request of our own: what is left of its body. Nobody can leave here.
+    Memory(Bytes),
 }
 
 impl Source<'_> {
@@ -52,6 +54,7 @@ impl Source<'_> {
             Source::Http1(source) => source.poll_fill(cx),
             Source::Http2(source) => source.poll_fill(cx),
             Source::Http2Answer(source) => source.poll_fill(cx),
+            Source::Memory(left) => Poll::Ready(Ok(left.len())),
         }
     }
 
@@ -61,6 +64,7 @@ impl Source<'_> {
             Source::Http1(source) => source.decode(),
             Source::Http2(source) => Ok((!source.chunk.is_empty()).then_some(source.chunk.len())),
             Source::Http2Answer(source) => Ok((!source.chunk.is_empty()).then_some(source.chunk.len())),
+            Source::Memory(left) => Ok(Some(left.len())),
         }
     }
 
@@ -69,6 +73,7 @@ impl Source<'_> {
             Source::Http1(source) => &source.buf.filled()[..source.available],
             Source::Http2(source) => &source.chunk,
             Source::Http2Answer(source) => &source.chunk,
+            Source::Memory(left) => left,
         }
     }
 
@@ -77,6 +82,7 @@ impl Source<'_> {
             Source::Http1(source) => source.consume(n),
             Source::Http2(source) => source.consume(n),
             Source::Http2Answer(source) => source.chunk.advance(n),
+            Source::Memory(left) => left.advance(n),
         }
     }
 
@@ -86,6 +92,7 @@ impl Source<'_> {
             Source::Http1(source) => source.available == 0 && source.state.is_done(),
             Source::Http2(source) => source.done,
             Source::Http2Answer(source) => source.done && source.chunk.is_empty(),
+            Source::Memory(left) => left.is_empty(),
         }
     }
 
@@ -97,6 +104,7 @@ impl Source<'_> {
             },
             Source::Http2(source) => source.trailers.as_ref()?,
             Source::Http2Answer(source) => source.trailers.as_ref()?,
+            Source::Memory(_) => return None,
         };
         (!trailers.is_empty()).then_some(trailers)
     }
@@ -107,7 +115,7 @@ impl Source<'_> {
         match self {
             Source::Http1(source) => source.poll_gone(cx),
             Source::Http2(source) => source.poll_gone(cx),
-            Source::Http2Answer(_) => Poll::Pending,
+            Source::Http2Answer(_) | Source::Memory(_) => Poll::Pending,
         }
     }
 }

@@ -13,6 +13,8 @@ use crate::message::head::{Known, ResponseBody, ResponseHead, Version, write_res
 pub enum Client<'c> {
     Http1(Http1Client<'c>),
     Http2(SharedRespond),
+    /// We ourselves, for a part of an aggregate: the body goes here, the head stays where it was read.
+    Memory(&'c mut Vec<u8>),
 }
 
 pub struct Http1Client<'c> {
@@ -39,6 +41,13 @@ impl<'c> Client<'c> {
                 let stream = respond.send_response(response, ends).map_err(io::Error::other)?;
                 Ok(Sink::Http2(Http2Sink::new(stream, ends)))
             }
+            Client::Memory(kept) => {
+                if let ResponseBody::Length(length) = body {
+                    // The length was compared with the limit when the head arrived.
+                    kept.reserve_exact(usize::try_from(length).unwrap_or_default());
+                }
+                Ok(Sink::Memory(kept))
+            }
         }
     }
 
@@ -47,6 +56,7 @@ impl<'c> Client<'c> {
         match self {
             Client::Http1(client) => Interim::Http1(client.io),
             Client::Http2(respond) => Interim::Http2(respond.clone()),
+            Client::Memory(_) => Interim::Nobody,
         }
     }
 
@@ -59,7 +69,7 @@ impl<'c> Client<'c> {
     pub fn keeps_alive(&self) -> bool {
         match self {
             Client::Http1(client) => client.keep_alive,
-            Client::Http2(_) => true,
+            Client::Http2(_) | Client::Memory(_) => true,
         }
     }
 }
@@ -68,6 +78,7 @@ impl<'c> Client<'c> {
 pub enum Interim<'c> {
     Http1(&'c Io),
     Http2(SharedRespond),
+    Nobody,
 }
 
 impl Interim<'_> {
@@ -83,6 +94,7 @@ impl Interim<'_> {
                 let mut respond = respond.lock().unwrap_or_else(PoisonError::into_inner);
                 let _ = respond.send_informational(http::Response::from_parts(parts, ()));
             }
+            Interim::Nobody => {}
         }
     }
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::aggregate::{Finished, Landed};
 use super::body::Source;
 use super::client::Client;
 use super::generation::{Generation, RouteRuntime};
@@ -24,13 +25,14 @@ use super::timer::{LazyTimer, StageClock, until};
 use super::upgrade::{Switch, TunnelEnd};
 use super::workspace::Workspace;
 use super::{Proxy, attempt, prepare};
+use crate::config::model::aggregate::Aggregate;
 use crate::config::model::{ClientGone, Deadline, RouteAction};
 use crate::limits::{KeyLookup, Permits, Rejection, RequestKeys, TryAdmit, rate_fields};
 use crate::message::head::{Body, Known, Method, RequestHead, ResponseBody, Version};
 use crate::message::{forwarded, ids, path};
 use crate::routing::Found;
 use crate::telemetry::metrics::{DetachedMetrics, RouteMetrics, UpstreamMetrics};
-use crate::telemetry::{InFlightGuard, Protocol, Reason, RequestRecord, Timings};
+use crate::telemetry::{InFlightGuard, Protocol, Reason, RequestRecord, SourcesRecord, Timings};
 
 /// What becomes of the connection after an exchange.
 #[derive(Debug)]
@@ -75,6 +77,8 @@ pub struct Facts {
     pub reused: bool,
     pub timings: Timings,
     pub upstream_started: Option<Instant>,
+    /// Of an aggregate: what became of its sources.
+    pub sources: Option<Landed>,
 }
 
 /// How an exchange that was answered by an upstream (or by a `respond` route) went.
@@ -123,7 +127,13 @@ impl Exchange<'_> {
                 facts.route = Some(route.metrics.clone());
                 facts.in_flight = Some(route.metrics.in_flight.guard(self.started));
                 prepare::target(&route.route, self.head, path, &params, &mut self.work.target);
-                Ok(Matched { route, trusted, client })
+                let parameters = match route.route.action {
+                    RouteAction::Aggregate(_) | RouteAction::Results { .. } => {
+                        prepare::parameters(&route.route.matches.path, &params, path)
+                    }
+                    _ => Vec::new(),
+                };
+                Ok(Matched { route, trusted, client, parameters })
             }
             Found::NoRoute => Err(Reason::NoRoute.into()),
             Found::MethodNotAllowed { allow } => Err(Failure { allow: Some(allow), ..Reason::MethodNotAllowed.into() }),
@@ -142,20 +152,26 @@ impl Exchange<'_> {
         self.check_request(route, client)?;
         let deadline = self.deadline(route, matched.trusted);
         let live = Live::new(StageClock::new(self.started, deadline));
-        let permits = self.admit(route, matched, source, &live, facts).await?;
+        let mut permits = Some(self.admit(route, matched, source, &live, facts).await?);
         let done = match &route.route.action {
             RouteAction::Respond { status, content_type, body } => {
                 self.respond((*status, content_type, body), source, client, facts).await
             }
-            RouteAction::Aggregate(_) | RouteAction::Results { .. } => Err(Reason::Internal.into()),
+            // Boxed: what they hold would otherwise be part of every request's future.
+            RouteAction::Aggregate(_) => {
+                let permits = permits.take().unwrap_or_default();
+                Box::pin(self.aggregate(matched, source, client, &live, permits, facts)).await
+            }
+            RouteAction::Results { .. } => Box::pin(self.results(matched, source, client, facts)).await,
             RouteAction::Proxy { .. } => {
                 let upstream = route.upstream.as_ref().expect("a proxy route is built with its upstream");
                 // Before the fields that ask for it are taken out.
                 let upgrade = prepare::upgrade(self.head, &route.route);
                 prepare::forwarded_fields(self.head, self.connection, facts, &route.route, &mut self.work.authority);
-                let standing = route.route.rate_limit_headers.then_some(permits.standing.as_ref()).flatten();
+                let standing = permits.as_ref().and_then(|permits| permits.standing.as_ref());
+                let standing = standing.filter(|_| route.route.rate_limit_headers);
                 let to = attempt::Destination {
-                    route: &route.route,
+                    rules: attempt::Rules::new(&route.route, upstream),
                     upstream,
                     listener: &self.connection.listener,
                     live: &live,
@@ -171,7 +187,9 @@ impl Exchange<'_> {
         };
         facts.request_bytes = live.request_bytes.load(Ordering::Relaxed);
         facts.response_bytes = facts.response_bytes.max(live.response_bytes.load(Ordering::Relaxed));
-        if let Some(switch) = switch {
+        if let Some(switch) = switch
+            && let Some(permits) = permits
+        {
             // The permits of an upgraded connection are held as long as it lives.
             switch.hold(permits);
         }
@@ -266,14 +284,27 @@ impl Exchange<'_> {
         if let Some(id) = &facts.request_id {
             self.work.answer.fields.push_known(Known::XRequestId, id.as_str().as_bytes());
         }
+        // A status that the configuration asks for is no failure, whatever it is.
+        facts.reason = Some(Reason::Ok);
+        self.send_whole(body.as_bytes(), source, client, facts).await
+    }
+
+    /// Sends the answer whose head is prepared, with this body; `facts.reason` says what the end is when it succeeds.
+    pub async fn send_whole(
+        &mut self,
+        body: &[u8],
+        source: &Source<'_>,
+        client: &mut Client<'_>,
+        facts: &mut Facts,
+    ) -> Result<Done, Failure> {
         if !source.is_done() || !self.proxy.lifecycle.keep_alive() {
             client.close_after();
         }
-        facts.status = status;
-        // A status that the configuration asks for is no failure, whatever it is.
-        facts.reason = Some(Reason::Ok);
+        respond::push_date(&mut self.work.answer.fields);
+        facts.status = self.work.answer.status;
+        facts.timings.response_started = Some(self.started.elapsed());
         let length = ResponseBody::Length(body.len() as u64);
-        let send = respond::send(client, Some(self.head), &mut self.work.answer, length, body.as_bytes());
+        let send = respond::send(client, Some(self.head), &mut self.work.answer, length, body);
         let limit = Instant::now() + self.connection.listener.timeouts().write;
         match until(limit, self.timer, send).await {
             Some(Ok((_, bytes))) => {
@@ -358,6 +389,13 @@ impl Exchange<'_> {
         });
         let target: &[u8] = if self.work.path.is_empty() { self.head.target() } else { &self.work.path };
         let request_id = facts.request_id.take();
+        let landed = facts.sources.take();
+        let sources = landed.as_deref().and_then(|landed| {
+            let finished = landed.as_ref().ok()?;
+            let Finished { merged, outcomes, .. } = finished;
+            let aggregate = &finished.aggregate;
+            Some(SourcesRecord { aggregate, outcomes, usable: merged.usable, asked: merged.asked })
+        });
         self.proxy.telemetry.finish(&RequestRecord {
             route: facts.route.take().unwrap_or_else(|| self.proxy.unmatched.clone()),
             upstream: facts.upstream.take(),
@@ -378,6 +416,7 @@ impl Exchange<'_> {
             attempts: facts.attempts,
             reused: facts.reused,
             timings: facts.timings,
+            sources: sources.as_ref(),
         });
         // Last: who sees that nothing is in flight finds everything counted.
         if let Some(in_flight) = facts.in_flight.take() {
@@ -423,6 +462,7 @@ pub fn record_refused(
         attempts: 0,
         reused: false,
         timings: Timings { total: started.elapsed(), ..Timings::default() },
+        sources: None,
     });
 }
 
@@ -432,6 +472,18 @@ pub struct Matched {
     /// The peer is one of the listener's trusted proxies.
     pub trusted: bool,
     pub client: IpAddr,
+    /// Of the path, decoded; only for routes that put them into something.
+    pub parameters: Vec<(String, String)>,
+}
+
+impl Matched {
+    /// Of a route that is one.
+    pub fn aggregate(&self) -> &Aggregate {
+        match &self.route.route.action {
+            RouteAction::Aggregate(aggregate) => aggregate,
+            _ => unreachable!("only aggregate routes ask"),
+        }
+    }
 }
 
 struct HeadLookup<'a>(&'a RequestHead);

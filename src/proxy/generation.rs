@@ -7,21 +7,28 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use pingora::listeners::tls::Acceptor;
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::connector::{ConnectError, Connection, Connector, Http1Connection};
+use super::aggregate::Landed;
+use super::connector::{ConnectError, Connection, Connector, Http1Connection, Need};
 use super::probe::SecureProbe;
+use super::subrequest::SourceRuntime;
 use super::timer::StageClock;
 use super::tls;
+use crate::aggregate::Plan;
+use crate::aggregate::flights::Flights;
+use crate::aggregate::results::Results;
+use crate::config::model::aggregate::{Background, CoalesceKey};
 use crate::config::model::{Cidr, Config, Listener, ListenerTimeouts, Route, RouteAction, Upstream, UpstreamProtocol};
 use crate::limits::{Admission, LimitMetrics, Limits, QueueScope, Seed};
 use crate::message::head::HeadLimits;
 use crate::routing::Router;
 use crate::tasks::Tasks;
-use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::{
     ClientLimitMetrics, LimiterMetrics, ListenerMetrics, QueueMetrics, RouteMetrics, UpstreamMetrics,
 };
+use crate::telemetry::{AggregateMetrics, JobMetrics, Telemetry};
 use crate::upstream::{Endpoint, EndpointSet, HttpProbe, Probe, SystemResolver};
 
 /// How often resting connections are looked at, at least.
@@ -52,8 +59,67 @@ pub struct RouteRuntime {
     pub route: Arc<Route>,
     pub metrics: Arc<RouteMetrics>,
     pub admission: Arc<Admission>,
-    /// `None` for routes that answer by themselves.
+    /// Of a route that forwards to one.
     pub upstream: Option<Arc<UpstreamRuntime>>,
+    /// Of a route that answers from several sources.
+    pub aggregate: Option<Arc<AggregateRuntime>>,
+    /// Of a route of results: what the other route keeps.
+    pub results: Option<Arc<Results>>,
+}
+
+/// An aggregate as its requests use it.
+pub struct AggregateRuntime {
+    pub plan: Plan,
+    /// In the order of the plan.
+    pub sources: Arc<[SourceRuntime]>,
+    pub metrics: Arc<AggregateMetrics>,
+    /// With `coalesce`.
+    pub flights: Option<Flights<Landed>>,
+    /// With `background`.
+    pub jobs: Option<Arc<Jobs>>,
+}
+
+impl std::fmt::Debug for AggregateRuntime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "AggregateRuntime({} sources)", self.sources.len())
+    }
+}
+
+impl AggregateRuntime {
+    /// The body tells requests apart that could be joined.
+    pub fn keyed_by_body(&self) -> bool {
+        let coalesce = self.plan.aggregate().coalesce.as_ref();
+        coalesce.is_some_and(|coalesce| coalesce.key.contains(&CoalesceKey::Body))
+    }
+}
+
+/// The background work of a route: kept over reloads, as long as the route works in the background.
+#[derive(Debug)]
+pub struct Jobs {
+    pub results: Arc<Results>,
+    _sweeper: DropGuard,
+}
+
+impl Jobs {
+    fn start(background: &Background, metrics: Arc<JobMetrics>, tasks: &Tasks) -> Arc<Self> {
+        let results = Results::new(background, metrics);
+        let stop = CancellationToken::new();
+        tasks.spawn("result sweeper", sweep_results(Arc::downgrade(&results), stop.clone()));
+        Arc::new(Self { results, _sweeper: stop.drop_guard() })
+    }
+}
+
+async fn sweep_results(results: Weak<Results>, stop: CancellationToken) {
+    loop {
+        let Some(next) = results.upgrade().map(|results| results.next_sweep(Instant::now())) else { return };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep_until(next) => {}
+        }
+        if let Some(results) = results.upgrade() {
+            results.sweep(Instant::now());
+        }
+    }
 }
 
 /// A listener as connections use it. A connection keeps the one it began with, over reloads.
@@ -105,7 +171,7 @@ impl Generation {
     pub fn build(
         config: Arc<Config>,
         previous: Option<&Generation>,
-        telemetry: &Telemetry,
+        telemetry: &Arc<Telemetry>,
         tasks: &Tasks,
         seed: Seed,
     ) -> Result<Self, String> {
@@ -117,9 +183,20 @@ impl Generation {
             .map(|upstream| build_upstream(upstream, previous, telemetry, tasks, seed))
             .collect::<Result<Vec<_>, _>>()?;
         let limits = Limits::build(&config, previous.map(|previous| &previous.limits), seed, &Handles(telemetry));
-        let routes = config.routes.iter().map(|route| build_route(route, &upstreams, &limits, telemetry)).collect();
+        let parts = Parts { upstreams: &upstreams, limits: &limits, previous, telemetry, tasks };
+        let routes = parts.routes(&config.routes);
         let router = Router::new(&config.routes);
         Ok(Self { config, router, routes, upstreams, listeners, limits })
+    }
+
+    /// Sets the new numbers of what was taken over from the generation before. To be called when this one begins to serve.
+    pub fn activate(&self) {
+        self.limits.activate();
+        for aggregate in self.routes.iter().filter_map(|route| route.aggregate.as_ref()) {
+            if let (Some(jobs), Some(background)) = (&aggregate.jobs, &aggregate.plan.aggregate().background) {
+                jobs.results.resize(background);
+            }
+        }
     }
 
     pub fn listener(&self, name: &str) -> Option<&Arc<ListenerRuntime>> {
@@ -147,22 +224,70 @@ fn build_listener(listener: &Arc<Listener>, telemetry: &Telemetry) -> Result<Arc
     }))
 }
 
-fn build_route(
-    route: &Arc<Route>,
-    upstreams: &[Arc<UpstreamRuntime>],
-    limits: &Limits,
-    telemetry: &Telemetry,
-) -> Arc<RouteRuntime> {
-    let upstream = match &route.action {
-        RouteAction::Proxy { upstream } => upstreams.iter().find(|u| u.config.name == upstream.name).cloned(),
-        RouteAction::Respond { .. } | RouteAction::Aggregate(_) | RouteAction::Results { .. } => None,
-    };
-    Arc::new(RouteRuntime {
-        route: route.clone(),
-        metrics: telemetry.route(&route.name),
-        admission: limits.route(&route.name).cloned().unwrap_or_default(),
-        upstream,
-    })
+/// What routes are built from.
+struct Parts<'a> {
+    upstreams: &'a [Arc<UpstreamRuntime>],
+    limits: &'a Limits,
+    previous: Option<&'a Generation>,
+    telemetry: &'a Arc<Telemetry>,
+    tasks: &'a Tasks,
+}
+
+impl Parts<'_> {
+    fn routes(&self, routes: &[Arc<Route>]) -> Vec<Arc<RouteRuntime>> {
+        let aggregates: Vec<_> = routes.iter().map(|route| self.aggregate(route)).collect();
+        let results_of = |name: &str| {
+            let index = routes.iter().position(|route| route.name == name)?;
+            Some(aggregates[index].as_ref()?.jobs.as_ref()?.results.clone())
+        };
+        let built = routes.iter().zip(&aggregates).map(|(route, aggregate)| {
+            Arc::new(RouteRuntime {
+                route: route.clone(),
+                metrics: self.telemetry.route(&route.name),
+                admission: self.limits.route(&route.name).cloned().unwrap_or_default(),
+                upstream: match &route.action {
+                    RouteAction::Proxy { upstream } => Some(self.upstream(upstream)),
+                    _ => None,
+                },
+                aggregate: aggregate.clone(),
+                results: match &route.action {
+                    RouteAction::Results { of } => results_of(of),
+                    _ => None,
+                },
+            })
+        });
+        built.collect()
+    }
+
+    fn upstream(&self, upstream: &Upstream) -> Arc<UpstreamRuntime> {
+        let found = self.upstreams.iter().find(|known| known.config.name == upstream.name);
+        found.expect("a configuration has the upstreams that its routes name").clone()
+    }
+
+    fn aggregate(&self, route: &Route) -> Option<Arc<AggregateRuntime>> {
+        let RouteAction::Aggregate(aggregate) = &route.action else { return None };
+        let sources = aggregate.sources.iter().map(|source| SourceRuntime {
+            upstream: self.upstream(&source.upstream),
+            admission: self.limits.source(&source.upstream.name),
+        });
+        let flights = || Flights::new(route.on_client_gone, self.tasks.clone(), self.telemetry.clone());
+        Some(Arc::new(AggregateRuntime {
+            plan: Plan::new(aggregate.clone()),
+            sources: sources.collect(),
+            metrics: self.telemetry.aggregate(&route.name, aggregate),
+            flights: aggregate.coalesce.as_ref().map(|_| flights()),
+            jobs: aggregate.background.as_ref().map(|background| self.jobs(&route.name, background)),
+        }))
+    }
+
+    fn jobs(&self, route: &str, background: &Background) -> Arc<Jobs> {
+        let before =
+            self.previous.and_then(|previous| previous.routes.iter().find(|before| before.route.name == route));
+        match before.and_then(|before| before.aggregate.as_ref()?.jobs.clone()) {
+            Some(jobs) => jobs,
+            None => Jobs::start(background, self.telemetry.jobs(route), self.tasks),
+        }
+    }
 }
 
 /// An upstream with its endpoints and connections. Dropping the last reference stops its tasks and closes its
@@ -239,12 +364,17 @@ async fn sweep(connector: Weak<Connector>, period: Duration, stop: CancellationT
 }
 
 impl UpstreamRuntime {
-    pub fn checkout(&self, endpoint: &Endpoint) -> Option<Connection> {
-        self.connector.checkout(endpoint.address)
+    pub fn checkout(&self, endpoint: &Endpoint, need: Need) -> Option<Connection> {
+        self.connector.checkout(endpoint.address, need)
     }
 
-    pub async fn connect(&self, endpoint: &Endpoint, clock: &StageClock) -> Result<Connection, ConnectError> {
-        let connection = self.connector.connect(endpoint.address, &host_name(endpoint), clock).await?;
+    pub async fn connect(
+        &self,
+        endpoint: &Endpoint,
+        need: Need,
+        clock: &StageClock,
+    ) -> Result<Connection, ConnectError> {
+        let connection = self.connector.connect(endpoint.address, &host_name(endpoint), need, clock).await?;
         endpoint.connected();
         Ok(connection)
     }

@@ -7,6 +7,7 @@
 //! From pingora-core come the transports: TLS on both sides, HTTP/2 on both sides, connecting. HTTP/1 is our own
 //! (`message`, `body`, `sink`): `docs/decisions/0001-data-path.md` says why.
 
+mod aggregate;
 mod attempt;
 mod body;
 mod buffer;
@@ -17,12 +18,15 @@ mod generation;
 mod http1;
 mod http2;
 mod io;
+mod jobs;
 mod listener;
 mod prepare;
 mod probe;
 mod relay;
 mod respond;
 mod sink;
+mod stream;
+mod subrequest;
 mod timer;
 mod tls;
 mod upgrade;
@@ -80,7 +84,7 @@ impl Proxy {
     ) -> Result<Arc<Self>, StartError> {
         let seed = Seed(u128::from(rand::random::<u64>()) << 64 | u128::from(rand::random::<u64>()));
         let generation = Generation::build(config, None, &telemetry, &tasks, seed).map_err(StartError)?;
-        generation.limits.activate();
+        generation.activate();
         Ok(Arc::new(Self {
             generation: ArcSwap::from_pointee(generation),
             reloading: Mutex::new(()),
@@ -101,7 +105,7 @@ impl Proxy {
         let current = self.generation.load_full();
         let next =
             Generation::build(config, Some(&current), &self.telemetry, &self.tasks, self.seed).map_err(StartError)?;
-        next.limits.activate();
+        next.activate();
         self.generation.store(Arc::new(next));
         Ok(())
     }
@@ -173,5 +177,21 @@ impl<'p> Counted<'p> {
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, std::sync::atomic::Ordering::AcqRel);
+    }
+}
+
+/// Counts work that may outlive the connection it began on as an open request: shutdown waits for it.
+struct OpenRequest(Arc<Proxy>);
+
+impl OpenRequest {
+    fn new(proxy: Arc<Proxy>) -> Self {
+        proxy.open_requests.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
+        Self(proxy)
+    }
+}
+
+impl Drop for OpenRequest {
+    fn drop(&mut self) {
+        self.0.open_requests.fetch_sub(1, std::sync::atomic::Ordering::AcqRel);
     }
 }

@@ -14,7 +14,7 @@ use super::generation::UpstreamRuntime;
 use super::listener::ConnectionInfo;
 use super::respond::Failure;
 use super::timer::StageClock;
-use crate::config::model::{HeaderEdits, HostPolicy, Route};
+use crate::config::model::{HeaderEdits, HostPolicy, PathPattern, Route, Segment};
 use crate::deadline;
 use crate::limits::RateFields;
 use crate::message::forwarded::{self, Arrival};
@@ -22,6 +22,7 @@ use crate::message::head::http2::to_http_request_parts;
 use crate::message::head::rules::list;
 use crate::message::head::{Body, Fields, Known, RequestHead, write_request_head};
 use crate::message::hop::{Keep, strip_hop_by_hop};
+use crate::message::path::decode_percent;
 use crate::message::{grpc, ids};
 use crate::routing::{self, Params};
 use crate::telemetry::Reason;
@@ -71,6 +72,22 @@ pub fn target(route: &Route, head: &RequestHead, path: &[u8], params: &Params, o
         out.push(b'?');
         out.extend_from_slice(query);
     }
+}
+
+/// The parameters of a path by name, decoded, with what follows the pattern as `rest`; without those that are not UTF-8.
+pub fn parameters(pattern: &PathPattern, params: &Params, path: &[u8]) -> Vec<(String, String)> {
+    let decoded = |value: &[u8]| String::from_utf8(decode_percent(value).into_owned()).ok();
+    let mut found = Vec::new();
+    if let PathPattern::Template { segments, .. } = pattern {
+        let names = segments.iter().filter_map(|segment| match segment {
+            Segment::Parameter(name) => Some(name),
+            Segment::Literal(_) => None,
+        });
+        let named = names.enumerate();
+        found.extend(named.filter_map(|(index, name)| Some((name.clone(), decoded(params.value(index, path)?)?))));
+    }
+    found.extend(params.rest(path).and_then(decoded).map(|rest| ("rest".to_owned(), rest)));
+    found
 }
 
 /// What a trusted client has left: the smaller of its deadline fields.
@@ -123,19 +140,28 @@ pub fn forwarded_fields(
     if let Some(id) = &facts.request_id {
         fields.set_known(Known::XRequestId, id.as_str().as_bytes());
     }
-    let trace = fields.get(Known::Traceparent).and_then(ids::Traceparent::parse);
-    let trace = match trace {
-        Some(parent) => with_rng(|rng| parent.child(rng)),
-        None => {
-            fields.remove(Known::Tracestate);
-            with_rng(|rng| ids::Traceparent::new(rng, false))
-        }
-    };
+    let trace = trace(fields);
     facts.trace_id = Some(trace.trace_id());
     fields.remove(Known::Traceparent);
     fields.push_with(Known::Traceparent, |out| trace.write(out));
     fields.retain(|_, _, known| !matches!(known, Known::Expect | Known::ForebayDeadline | Known::GrpcTimeout));
     edit(fields, &route.request_headers);
+}
+
+/// The place of this request in its trace: below the client's, or a new one. A state without a parent means nothing, and
+/// goes.
+pub fn trace(fields: &mut Fields) -> ids::Traceparent {
+    match fields.get(Known::Traceparent).and_then(ids::Traceparent::parse) {
+        Some(parent) => child_of(parent),
+        None => {
+            fields.remove(Known::Tracestate);
+            with_rng(|rng| ids::Traceparent::new(rng, false))
+        }
+    }
+}
+
+pub fn child_of(parent: ids::Traceparent) -> ids::Traceparent {
+    with_rng(|rng| parent.child(rng))
 }
 
 fn edit(fields: &mut Fields, edits: &HeaderEdits) {
@@ -151,8 +177,8 @@ fn edit(fields: &mut Fields, edits: &HeaderEdits) {
 }
 
 /// Rewrites the answer's fields for the client.
-pub fn answer_fields(fields: &mut Fields, route: &Route, facts: &Facts, rate: Option<&RateFields>) {
-    edit(fields, &route.response_headers);
+pub fn answer_fields(fields: &mut Fields, edits: &HeaderEdits, facts: &Facts, rate: Option<&RateFields>) {
+    edit(fields, edits);
     if let Some(id) = &facts.request_id {
         fields.set_known(Known::XRequestId, id.as_str().as_bytes());
     }
@@ -163,8 +189,8 @@ pub fn answer_fields(fields: &mut Fields, route: &Route, facts: &Facts, rate: Op
 }
 
 /// What the upstream sees as `Host`.
-fn host<'a>(head: &'a RequestHead, route: &'a Route, endpoint: &'a Endpoint) -> &'a [u8] {
-    match &route.host {
+fn host<'a>(head: &'a RequestHead, policy: &'a HostPolicy, endpoint: &'a Endpoint) -> &'a [u8] {
+    match policy {
         HostPolicy::Preserve if !head.authority().is_empty() => head.authority(),
         HostPolicy::Set(host) => host.as_bytes(),
         HostPolicy::Preserve | HostPolicy::Upstream => endpoint.authority.as_bytes(),
@@ -186,7 +212,7 @@ fn write_deadline(fields: &mut Fields, clock: &StageClock) {
 pub fn write_http1(
     out: &mut Vec<u8>,
     head: &mut RequestHead,
-    route: &Route,
+    host_policy: &HostPolicy,
     endpoint: &Endpoint,
     target: &[u8],
     upgrade: Option<&[u8]>,
@@ -197,20 +223,20 @@ pub fn write_http1(
         head.fields.set_known(Known::Connection, b"upgrade");
         head.fields.set_known(Known::Upgrade, protocol);
     }
-    write_request_head(out, head.method, target, host(head, route, endpoint), &head.fields, head.framing());
+    write_request_head(out, head.method, target, host(head, host_policy, endpoint), &head.fields, head.framing());
 }
 
 /// The request as it goes to an HTTP/2 upstream.
 pub fn http2_header(
     head: &mut RequestHead,
-    route: &Route,
+    host_policy: &HostPolicy,
     upstream: &UpstreamRuntime,
     endpoint: &Endpoint,
     target: &[u8],
     clock: &StageClock,
 ) -> Result<RequestHeader, Failure> {
     write_deadline(&mut head.fields, clock);
-    let authority = host(head, route, endpoint);
+    let authority = host(head, host_policy, endpoint);
     let scheme = if upstream.config.tls.is_some() { http::uri::Scheme::HTTPS } else { http::uri::Scheme::HTTP };
     let body: Body = head.framing();
     let parts = to_http_request_parts(head.method, scheme, authority, target, &head.fields, body)

@@ -110,6 +110,24 @@ pub async fn send_request(
     RequestEnd::ClientGone
 }
 
+/// Reads a request's body into memory.
+pub async fn read_body(
+    source: &mut Source<'_>,
+    live: &Live,
+    limits: BodyLimits,
+    interim: Option<Interim<'_>>,
+) -> Result<Vec<u8>, RequestEnd> {
+    let mut body = Vec::new();
+    let read = pump_request(source, &mut Sink::Memory(&mut body), live, limits, interim).await;
+    live.clock.unlimit_request_body();
+    // Set for the upstream that usually follows.
+    live.clock.unlimit_answer();
+    match read {
+        Ok(()) | Err(Stop::UpstreamBroken) => Ok(body),
+        Err(Stop::End(end)) => Err(end),
+    }
+}
+
 enum Stop {
     End(RequestEnd),
     UpstreamBroken,

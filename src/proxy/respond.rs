@@ -8,7 +8,7 @@ use super::client::Client;
 use super::prepare::{self, RequestId};
 use crate::limits::{RateFields, retry_after_seconds};
 use crate::message::grpc;
-use crate::message::head::{Known, Method, RequestHead, ResponseBody, ResponseHead, Version};
+use crate::message::head::{Fields, Known, Method, RequestHead, ResponseBody, ResponseHead, Version};
 use crate::telemetry::Reason;
 
 /// An end without an answer of the upstream's: what the client is told, and what the log says besides.
@@ -16,7 +16,7 @@ use crate::telemetry::Reason;
 pub struct Failure {
     pub reason: Reason,
     /// For the client: names what is wrong with the request, never an address. `None`: the reason's own sentence.
-    pub public: Option<&'static str>,
+    pub public: Option<Cow<'static, str>>,
     /// For the log.
     pub detail: Option<Cow<'static, str>>,
     /// A status other than the reason's own (505, 417).
@@ -40,7 +40,7 @@ impl Failure {
 
     /// A request that is refused for what it says.
     pub fn refused(reason: Reason, public: &'static str) -> Self {
-        Self { public: Some(public), detail: Some(public.into()), ..reason.into() }
+        Self { public: Some(public.into()), detail: Some(public.into()), ..reason.into() }
     }
 
     pub fn status(&self) -> u16 {
@@ -66,7 +66,7 @@ pub async fn send_failure(
         let status = itoa::Buffer::new().format(grpc::status(failure.reason)).to_owned();
         head.fields.push_known(Known::GrpcStatus, status.as_bytes());
         head.fields.push_with(Known::GrpcMessage, |out| {
-            grpc::write_message(out, failure.public.unwrap_or(failure.reason.title()));
+            grpc::write_message(out, failure.public.as_deref().unwrap_or(failure.reason.title()));
         });
         client.begin(&mut head, ResponseBody::None)?.flush().await?;
         return Ok((200, 0));
@@ -106,11 +106,16 @@ pub async fn send(
     Ok((status, body.len() as u64))
 }
 
+/// Of an answer that we make ourselves (RFC 9110 §6.6.1).
+pub fn push_date(fields: &mut Fields) {
+    fields.push_known(Known::Date, httpdate::fmt_http_date(std::time::SystemTime::now()).as_bytes());
+}
+
 fn push_common(head: &mut ResponseHead, request_id: Option<&RequestId>, failure: &Failure) {
     let fields = &mut head.fields;
     fields.push_known(Known::ForebayReason, failure.reason.code().as_bytes());
     fields.push_known(Known::CacheControl, b"no-store");
-    fields.push_known(Known::Date, httpdate::fmt_http_date(std::time::SystemTime::now()).as_bytes());
+    push_date(fields);
     if let Some(id) = request_id {
         fields.push_known(Known::XRequestId, id.as_str().as_bytes());
     }
@@ -147,8 +152,8 @@ fn problem(failure: &Failure, request_id: Option<&RequestId>) -> String {
         "status": failure.status(),
         "reason": reason.code(),
     });
-    if let Some(public) = failure.public {
-        body["detail"] = public.into();
+    if let Some(public) = &failure.public {
+        body["detail"] = public.as_ref().into();
     }
     if let Some(id) = request_id {
         body["request_id"] = id.as_str().into();

@@ -21,6 +21,8 @@ const H2_PIECE: usize = 64 * 1024;
 pub enum Sink<'c> {
     Http1(Http1Sink<'c>),
     Http2(Http2Sink),
+    /// Kept: an answer that is looked into before anything is sent, a request's body that is.
+    Memory(&'c mut Vec<u8>),
     /// Takes everything and keeps nothing.
     Discard,
 }
@@ -31,6 +33,10 @@ impl Sink<'_> {
         match self {
             Sink::Http1(sink) => sink.poll_write(cx, data),
             Sink::Http2(sink) => sink.poll_write(cx, data),
+            Sink::Memory(kept) => {
+                kept.extend_from_slice(data);
+                Poll::Ready(Ok(data.len()))
+            }
             Sink::Discard => Poll::Ready(Ok(data.len())),
         }
     }
@@ -38,7 +44,7 @@ impl Sink<'_> {
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Sink::Http1(sink) => sink.poll_flush(cx),
-            Sink::Http2(_) | Sink::Discard => Poll::Ready(Ok(())),
+            Sink::Http2(_) | Sink::Memory(_) | Sink::Discard => Poll::Ready(Ok(())),
         }
     }
 
@@ -47,7 +53,7 @@ impl Sink<'_> {
         match self {
             Sink::Http1(sink) => sink.finish(trailers),
             Sink::Http2(sink) => sink.finish(trailers),
-            Sink::Discard => Ok(()),
+            Sink::Memory(_) | Sink::Discard => Ok(()),
         }
     }
 

@@ -1,5 +1,5 @@
 //! One request as one line of JSON, written by hand into a buffer that is used again: no allocation, no intermediate
-//! value. A field whose stage was not reached is left out.
+//! value. A field whose stage was not reached is left out. The sources of an aggregate are written by `access_sources`.
 //!
 //! Whatever a client sends, a line has a bounded length and is valid JSON: values are cut, and every control character
 //! is escaped, so that nobody can forge a line.
@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::RequestRecord;
+use super::{RequestRecord, access_sources};
 use crate::units::write_ip;
 
 const MAX_TARGET: usize = 2048;
@@ -24,6 +24,9 @@ pub(super) fn write(out: &mut Vec<u8>, record: &RequestRecord, at: SystemTime) {
     write_subject(out, record);
     write_outcome(out, record);
     write_timings(out, record);
+    if let Some(sources) = record.sources {
+        access_sources::write(out, sources);
+    }
     out.extend_from_slice(b"}\n");
 }
 
@@ -80,13 +83,13 @@ fn write_timings(out: &mut Vec<u8>, record: &RequestRecord) {
     milliseconds(out, "overhead_ms", Some(timings.overhead()));
 }
 
-fn key(out: &mut Vec<u8>, name: &'static str) {
+pub(super) fn key(out: &mut Vec<u8>, name: &'static str) {
     out.extend_from_slice(b",\"");
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b"\":");
 }
 
-fn text(out: &mut Vec<u8>, name: &'static str, value: &str) {
+pub(super) fn text(out: &mut Vec<u8>, name: &'static str, value: &str) {
     key(out, name);
     out.push(b'"');
     write_escaped(out, value);
@@ -94,7 +97,7 @@ fn text(out: &mut Vec<u8>, name: &'static str, value: &str) {
 }
 
 /// A value of ours, a checked name of the configuration or a checked id: it holds nothing that needs escaping.
-fn word(out: &mut Vec<u8>, name: &'static str, value: &str) {
+pub(super) fn word(out: &mut Vec<u8>, name: &'static str, value: &str) {
     debug_assert!(value.bytes().all(is_plain), "{name}: {value:?}");
     key(out, name);
     out.push(b'"');
@@ -106,13 +109,13 @@ fn is_plain(byte: u8) -> bool {
     byte >= 0x20 && byte != b'"' && byte != b'\\' && byte != 0x7f
 }
 
-fn number(out: &mut Vec<u8>, name: &'static str, value: u64) {
+pub(super) fn number(out: &mut Vec<u8>, name: &'static str, value: u64) {
     key(out, name);
     write_integer(out, value);
 }
 
 /// Milliseconds with three decimals, so to the microsecond.
-fn milliseconds(out: &mut Vec<u8>, name: &'static str, value: Option<Duration>) {
+pub(super) fn milliseconds(out: &mut Vec<u8>, name: &'static str, value: Option<Duration>) {
     let Some(value) = value else { return };
     key(out, name);
     let micros = u64::try_from(value.as_micros()).unwrap_or(u64::MAX);
@@ -121,7 +124,7 @@ fn milliseconds(out: &mut Vec<u8>, name: &'static str, value: Option<Duration>) 
     write_padded(out, micros % 1000, 3);
 }
 
-fn write_integer(out: &mut Vec<u8>, value: u64) {
+pub(super) fn write_integer(out: &mut Vec<u8>, value: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
@@ -174,7 +177,7 @@ fn civil_date(days: u64) -> (u64, u64, u64) {
 }
 
 /// The longest start of `value` with at most `max` bytes that ends between characters.
-fn cut(value: &str, max: usize) -> &str {
+pub(super) fn cut(value: &str, max: usize) -> &str {
     &value[..value.floor_char_boundary(max)]
 }
 
@@ -211,8 +214,8 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::telemetry::test_support::record;
-    use crate::telemetry::{Reason, Telemetry};
+    use crate::telemetry::test_support::{aggregate, failed, ok, record};
+    use crate::telemetry::{Reason, SourcesRecord, Telemetry};
 
     fn line(record: &RequestRecord) -> String {
         let mut out = Vec::new();
@@ -258,6 +261,22 @@ mod tests {
         assert_eq!(value["detail"], "no \"route\"");
         assert_eq!(value["client"], "2001:db8::1");
         assert_eq!(value["total_ms"], 0.0);
+    }
+
+    #[test]
+    fn an_aggregate_names_its_sources_at_the_end_of_the_line() {
+        let aggregate = aggregate(&["user1", "user2"]);
+        let outcomes = [ok(0, 1002), failed(1, 2000, Reason::SourceTimeout)];
+        let sources = SourcesRecord { aggregate: &aggregate, outcomes: &outcomes, usable: 1, asked: 2 };
+        let plain = record(&Telemetry::quiet(), "users");
+        let with = RequestRecord { sources: Some(&sources), ..plain.clone() };
+
+        let (plain, with) = (line(&plain), line(&with));
+
+        assert!(with.starts_with(plain.trim_end_matches("}\n")), "all else is the same");
+        let value: Value = serde_json::from_str(&with).unwrap();
+        assert_eq!(value["completeness"], "1/2");
+        assert_eq!((&value["sources"][0]["name"], &value["sources"][1]["ms"]), (&"user1".into(), &2000.0.into()));
     }
 
     #[test]

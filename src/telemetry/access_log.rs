@@ -29,7 +29,8 @@ use crate::config::model::{self, LogOutput};
 
 /// How long the writer collects lines before it writes them.
 const LINGER: Duration = Duration::from_millis(10);
-/// Bytes allowed for each line that may wait; a usual line has 500 to 700, the longest about 16 KiB.
+/// Bytes allowed for each line that may wait; a usual line has 500 to 700, the longest about 16 KiB, and up to
+/// 48 KiB for an aggregate of many failed sources.
 const BYTES_PER_LINE: usize = 1024;
 /// Bytes that end the collecting early. Larger batches save no system calls worth counting, and fall out of the cache.
 const WRITE_AT: usize = 128 * 1024;

@@ -203,6 +203,56 @@ metrics! {
         "Requests that shared the overflow count because the table was full of keys in use.",
         "None; else raise max_keys, or someone makes up keys.";
 
+    AGGREGATE_ANSWERS = "forebay_aggregate_answers_total", Counter, None, ["route", "completeness"],
+        "Aggregates that ended, by what their sources gave: complete, partial (some failed), or failed (no answer could be made).",
+        "Mostly complete; forebay_source_outcomes_total says which source is missing.";
+    AGGREGATE_SOURCE_SECONDS = "forebay_aggregate_source_seconds_total", Counter, Seconds, ["route"],
+        "Durations of the sources of all aggregates, added up: what calling them one after the other would have taken.",
+        "Its rate over that of forebay_aggregate_elapsed_seconds_total is the speed-up by concurrency; near 1, one source takes nearly all the time or each waits for another.";
+    AGGREGATE_ELAPSED_SECONDS = "forebay_aggregate_elapsed_seconds_total", Counter, Seconds, ["route"],
+        "Time from the beginning of each aggregate's work to its end, added up.",
+        "See forebay_aggregate_source_seconds_total.";
+    AGGREGATE_COALESCED = "forebay_aggregate_coalesced_total", Counter, None, ["route"],
+        "Requests that shared the answer of an identical one that was in flight already.",
+        "None without coalesce; with it, the part of the route's requests that cost the upstreams nothing.";
+    SOURCE_OUTCOMES = "forebay_source_outcomes_total", Counter, None, ["route", "source", "outcome"],
+        "Sources of aggregates that ended: ok, partial (some items of a list failed), fallback (something else took its place), failed, or not_needed (others were enough).",
+        "Mostly ok; not_needed only with a strategy other than all, and for a source that stands in for another.";
+    SOURCE_FAILURES = "forebay_source_failures_total", Counter, None, ["route", "source", "reason"],
+        "Sources that failed, also where a fallback took their place, by the reason why.",
+        "None; docs/reasons.md says for each reason what happened and what to change.";
+    SOURCE_DURATION = "forebay_source_duration_seconds", Histogram, Seconds, ["route", "source"],
+        "From a source's beginning to its end, all attempts and items included; without sources that were never called or were cancelled.",
+        "Stays below the source's timeout; what is at the timeout was ended by it.";
+    SOURCE_LAST = "forebay_source_last_total", Counter, None, ["route", "source"],
+        "Aggregates in which this source ended last, so that the answer waited for it; counted where at least two sources were called.",
+        "Shared between sources of one speed; the one with nearly all of it decides the latency, so make it (or what it waits for) faster first.";
+    SOURCE_COALESCED = "forebay_source_coalesced_total", Counter, None, ["route", "source"],
+        "Sources that shared the answer of another of the same aggregate, because both make the same call.",
+        "Each one is a call saved; always the same source means that the configuration asks twice for one thing.";
+    SOURCE_FAN_OUT = "forebay_source_fan_out", Histogram, None, ["route", "source"],
+        "Distinct values of a source's list: the calls that one request planned.",
+        "Compare with max_items; the source's duration grows with it beyond its concurrency.";
+    SOURCE_ITEMS = "forebay_source_items_total", Counter, None, ["route", "source", "result"],
+        "Items of a source's lists: ok, failed, or cut (beyond max_items, not called for).",
+        "Mostly ok; cut says that clients or other answers name more than max_items.";
+
+    JOBS_RUNNING = "forebay_jobs_running", Gauge, None, ["route"],
+        "Requests that are worked on in the background now.",
+        "Below the route's max_running; at it, further ones end with too_many_jobs.";
+    JOBS = "forebay_jobs_total", Counter, None, ["route", "outcome"],
+        "Background requests, by outcome: finished, failed (the kept result says why), cut (by a panic or the shutdown), or refused (max_running were at work).",
+        "Mostly finished; refused asks for a larger max_running or fewer clients.";
+    JOB_RESULTS = "forebay_job_results", Gauge, None, ["route"],
+        "Results of background requests that are kept now.",
+        "Below the route's max_results; near it, results leave before their time.";
+    JOB_RESULT_BYTES = "forebay_job_result_bytes", Gauge, Bytes, ["route"],
+        "Bytes of the results that are kept now.",
+        "Below the route's max_bytes; near it, results leave before their time.";
+    JOB_EVICTIONS = "forebay_job_evictions_total", Counter, None, ["route"],
+        "Results removed before their time was over, to keep newer ones within max_results and max_bytes.",
+        "None; else clients that come for a result in time are told that it is gone: raise the limits or shorten keep.";
+
     CONNECTIONS_OPEN = "forebay_connections_open", Gauge, None, ["listener"],
         "Client connections open now.",
         "Below the listener's max_connections; at it, connections are rejected.";
@@ -245,10 +295,10 @@ metrics! {
         "Access-log lines that wait for the writer now.",
         "Far below access_log.buffer.";
     DETACHED_TASKS = "forebay_detached_tasks", Gauge, None, [],
-        "Upstream requests that run on now although their client has left (on_client_gone = \"finish\").",
+        "Requests that are still worked on although their client has left (on_client_gone = \"finish\").",
         "Few; many mean that clients give up before the upstream answers.";
     DETACHED_TASKS_ENDED = "forebay_detached_tasks_ended_total", Counter, None, ["result"],
-        "Detached upstream requests that ended: finished, or cut (by deadline, failure or shutdown).",
+        "Detached requests that ended: finished, or cut (by deadline, failure or shutdown).",
         "Mostly finished.";
     PANICS = "forebay_panics_total", Counter, None, [],
         "Panics caught in the work for one request or connection.",
@@ -313,7 +363,8 @@ pub fn markdown() -> String {
         "# Metrics\n\n\
          Generated from `src/telemetry/catalogue.rs`; `FOREBAY_BLESS=1 cargo test --lib telemetry` writes this file anew.\n\n\
          Labels come from the configuration and from closed lists, never from a request: traffic cannot add series.\n\
-         Every series exists at zero from the start. Requests that match no route count under `route=\"_unmatched\"`.\n\
+         Every series exists at zero from the start, but for rare reasons of attempts and sources, which appear when they\n\
+         happen. Requests that match no route count under `route=\"_unmatched\"`.\n\
          The values of `reason` are listed in [reasons.md](reasons.md).\n\n\
          `/metrics` speaks Prometheus text 0.0.4, OpenMetrics 1.0.0 (with exemplars) and Prometheus protobuf (with native\n\
          histograms of schema 3 beside the classic buckets), whichever the scraper asks for.\n\n\

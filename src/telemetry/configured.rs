@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use super::hub::{Telemetry, UNMATCHED, lock};
 use super::scalars::Scalars;
-use super::{ClientLimitMetrics, QueueMetrics, catalogue};
+use super::{ClientLimitMetrics, JobMetrics, QueueMetrics, catalogue};
+use crate::config::model::aggregate::{Aggregate, Source};
 use crate::config::model::{
     Config, Deadline, EndpointAddress, InFlight, Listener, RateLimit, Route, RouteAction, Upstream,
 };
@@ -112,6 +113,21 @@ impl Telemetry {
         if route.client_in_flight.is_some() {
             self.client_limit(&route.name);
         }
+        if let RouteAction::Aggregate(aggregate) = &route.action {
+            self.apply_aggregate(&route.name, aggregate);
+        }
+    }
+
+    fn apply_aggregate(&self, route: &str, aggregate: &Aggregate) {
+        self.aggregate(route, aggregate);
+        for source in &aggregate.sources {
+            if let Some(timeout) = source.timeout {
+                self.timeout("source", &format!("{route}/{}", source.name), "source", timeout);
+            }
+        }
+        if aggregate.background.is_some() {
+            self.jobs(route);
+        }
     }
 
     fn apply_in_flight(&self, scope: &'static str, name: &str, in_flight: Option<&InFlight>) {
@@ -132,6 +148,12 @@ impl Telemetry {
         }
         for name in self.client_limits.retain(|name| names.client_limits.contains(name.as_str())) {
             ClientLimitMetrics::METRICS.iter().for_each(|metric| self.scalars.remove_from(metric, &[("route", &name)]));
+        }
+        self.aggregates.retain(|name| names.aggregates.contains(name.as_str()));
+        self.sources.retain(|(route, source)| names.sources.contains(&(route.as_str(), source.as_str())));
+        self.lists.retain(|(route, source)| names.lists.contains(&(route.as_str(), source.as_str())));
+        for name in self.jobs.retain(|name| names.jobs.contains(name.as_str())) {
+            JobMetrics::METRICS.iter().for_each(|metric| self.scalars.remove_from(metric, &[("route", &name)]));
         }
         for name in self.upstreams.retain(|name| names.upstreams.contains(name.as_str())) {
             self.scalars.remove(&[("upstream", &name)]);
@@ -159,6 +181,11 @@ impl Telemetry {
 struct Names<'a> {
     routes: BTreeSet<&'a str>,
     client_limits: BTreeSet<&'a str>,
+    aggregates: BTreeSet<&'a str>,
+    sources: BTreeSet<(&'a str, &'a str)>,
+    /// Sources with a list.
+    lists: BTreeSet<(&'a str, &'a str)>,
+    jobs: BTreeSet<&'a str>,
     upstreams: BTreeSet<&'a str>,
     limiters: BTreeSet<&'a str>,
     listeners: BTreeSet<&'a str>,
@@ -169,12 +196,18 @@ struct Names<'a> {
 impl<'a> Names<'a> {
     fn of(config: &'a Config) -> Self {
         let limited = config.routes.iter().filter(|route| route.client_in_flight.is_some());
+        let background = aggregates(config).filter(|(_, aggregate)| aggregate.background.is_some());
+        let lists = sources(config).filter(|(_, source)| source.for_each.is_some());
         let endpoints = |upstream: &'a Arc<Upstream>| {
             upstream.endpoints.iter().map(|endpoint| (upstream.name.as_str(), endpoint_label(endpoint)))
         };
         Self {
             routes: config.routes.iter().map(|route| route.name.as_str()).chain([UNMATCHED]).collect(),
             client_limits: limited.map(|route| route.name.as_str()).collect(),
+            aggregates: aggregates(config).map(|(route, _)| route).collect(),
+            sources: sources(config).map(|(route, source)| (route, source.name.as_str())).collect(),
+            lists: lists.map(|(route, source)| (route, source.name.as_str())).collect(),
+            jobs: background.map(|(route, _)| route).collect(),
             upstreams: config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect(),
             limiters: rate_limits(config).map(|limit| limit.name.as_str()).collect(),
             listeners: config.listeners.iter().map(|listener| listener.name.as_str()).collect(),
@@ -182,6 +215,19 @@ impl<'a> Names<'a> {
             endpoints: config.upstreams.iter().flat_map(endpoints).collect(),
         }
     }
+}
+
+/// Routes by name, with their aggregates.
+fn aggregates(config: &Config) -> impl Iterator<Item = (&str, &Aggregate)> {
+    config.routes.iter().filter_map(|route| match &route.action {
+        RouteAction::Aggregate(aggregate) => Some((route.name.as_str(), &**aggregate)),
+        _ => None,
+    })
+}
+
+/// Every source, with the name of its route.
+fn sources(config: &Config) -> impl Iterator<Item = (&str, &Source)> {
+    aggregates(config).flat_map(|(route, aggregate)| aggregate.sources.iter().map(move |source| (route, &**source)))
 }
 
 fn rate_limits(config: &Config) -> impl Iterator<Item = &RateLimit> {

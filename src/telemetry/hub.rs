@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::access_log::AccessLog;
 use super::exposition::{self, Format};
 use super::histogram::Layout;
+use super::jobs::JobMetrics;
 use super::metrics::{
     CODE_CLASSES, ClientLimitMetrics, DetachedMetrics, LimiterMetrics, ListenerMetrics, METHODS, QueueMetrics,
     RouteMetrics, UpstreamMetrics,
@@ -19,8 +20,10 @@ use super::metrics::{
 use super::runtime::Runtimes;
 use super::scalars::Scalars;
 use super::snapshot::Snapshot;
+use super::sources::{AggregateMetrics, AggregateTotals, ListMetrics, SIZES, SourceHandles, SourceMetrics};
 use super::{InFlightMeter, Reason, ReasonClass, RequestRecord, allocator, catalogue, configured};
 use crate::config::model;
+use crate::config::model::aggregate::{Aggregate, Source};
 
 /// The route name under which requests are counted that match no route.
 pub const UNMATCHED: &str = "_unmatched";
@@ -36,11 +39,18 @@ pub struct Telemetry {
     registry: Registry,
     /// Fixed for the life of the process: buckets that change in the middle of a series mislead every quantile.
     pub(super) layout: Arc<Layout>,
+    /// Of histograms that count things and not time.
+    sizes: Arc<Layout>,
     peak_window: Duration,
     pub(super) routes: Named<String, RouteMetrics>,
     pub(super) upstreams: Named<String, UpstreamMetrics>,
     pub(super) limiters: Named<String, LimiterMetrics>,
     pub(super) client_limits: Named<String, ClientLimitMetrics>,
+    pub(super) aggregates: Named<String, AggregateTotals>,
+    /// By route and source.
+    pub(super) sources: Named<(String, String), SourceMetrics>,
+    pub(super) lists: Named<(String, String), ListMetrics>,
+    pub(super) jobs: Named<String, JobMetrics>,
     pub(super) queues: Named<(&'static str, String), QueueMetrics>,
     pub(super) listeners: Named<String, ListenerMetrics>,
     /// Configured endpoints (upstream, endpoint) that have a gauge.
@@ -63,11 +73,16 @@ impl Telemetry {
             panics: scalars.counter(&catalogue::PANICS, &[]),
             registry,
             layout: Layout::new(&metrics.buckets),
+            sizes: Layout::new(SIZES),
             peak_window: metrics.peak_window,
             routes: Named::default(),
             upstreams: Named::default(),
             limiters: Named::default(),
             client_limits: Named::default(),
+            aggregates: Named::default(),
+            sources: Named::default(),
+            lists: Named::default(),
+            jobs: Named::default(),
             queues: Named::default(),
             listeners: Named::default(),
             endpoints: Mutex::default(),
@@ -134,6 +149,26 @@ impl Telemetry {
         self.client_limits.get_or_create(route, || ClientLimitMetrics::new(route, &self.scalars))
     }
 
+    /// The handles of this route's aggregate, with one for each of its sources; what is counted is the same for the same
+    /// names, whatever else a reload changes about them.
+    pub fn aggregate(&self, route: &str, aggregate: &Aggregate) -> Arc<AggregateMetrics> {
+        let handles = |source: &Arc<Source>| {
+            let key = (route.to_owned(), source.name.clone());
+            let create_list = || ListMetrics::new(&self.sizes);
+            SourceHandles {
+                source: self.sources.get_or_create(&key, || SourceMetrics::new(&self.layout)),
+                list: source.for_each.as_ref().map(|_| self.lists.get_or_create(&key, create_list)),
+            }
+        };
+        let totals = self.aggregates.get_or_create(route, AggregateTotals::new);
+        Arc::new(AggregateMetrics { totals, sources: aggregate.sources.iter().map(handles).collect() })
+    }
+
+    /// The background work of this route.
+    pub fn jobs(&self, route: &str) -> Arc<JobMetrics> {
+        self.jobs.get_or_create(route, || JobMetrics::new(route, &self.scalars))
+    }
+
     /// `scope` is `"route"` or `"upstream"` with its name, or `"global"` twice.
     pub fn queue(&self, scope: &'static str, name: &str) -> Arc<QueueMetrics> {
         self.queues
@@ -169,6 +204,9 @@ impl Telemetry {
         self.queues.for_each(|(scope, name), queue| {
             snapshot.histogram(&catalogue::QUEUE_WAIT, &[scope, name], queue.wait.snapshot());
         });
+        self.aggregates.for_each(|route, totals| totals.snapshot(&mut snapshot, route));
+        self.sources.for_each(|(route, source), metrics| metrics.snapshot(&mut snapshot, route, source));
+        self.lists.for_each(|(route, source), metrics| metrics.snapshot(&mut snapshot, route, source));
         snapshot.number(&catalogue::ACCESS_LOG_BUFFERED, &[], self.access_log.buffered_lines() as f64);
         self.runtimes.snapshot(&mut snapshot);
         self.allocator.snapshot(&mut snapshot);

@@ -18,11 +18,11 @@ use super::{InFlightMeter, Reason, RequestRecord, catalogue};
 pub(super) struct Counters<const N: usize>([AtomicU64; N]);
 
 impl<const N: usize> Counters<N> {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(std::array::from_fn(|_| AtomicU64::new(0)))
     }
 
-    fn inc(&self, index: usize) {
+    pub(super) fn inc(&self, index: usize) {
         self.0[index].fetch_add(1, Ordering::Relaxed);
     }
 
@@ -291,7 +291,7 @@ impl ListenerMetrics {
     }
 }
 
-/// Handles of upstream requests that outlive their client.
+/// Handles of the work, at one upstream or at many, that outlives its client.
 #[derive(Debug)]
 pub struct DetachedMetrics {
     pub running: IntGauge,

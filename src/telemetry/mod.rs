@@ -1,11 +1,13 @@
 //! What Forebay says about itself: reasons, the record of a request, metrics and logs.
 //!
 //! `hub` holds [`Telemetry`], which owns everything. `catalogue` is the one list of metrics; `metrics` has the handles
-//! that the rest of the program touches; `snapshot` and `exposition` turn them into a scrape. `access_log` writes one
-//! line per request, `logging` sets up Forebay's own log.
+//! that the rest of the program touches, `sources` and `jobs` those of aggregates; `snapshot` and `exposition` turn them
+//! into a scrape. `access_log` writes one line per request, `server_timing` the header of an aggregate; `logging` sets up
+//! Forebay's own log.
 
 mod access_line;
 mod access_log;
+mod access_sources;
 mod allocator;
 pub mod catalogue;
 mod configured;
@@ -13,6 +15,7 @@ pub mod exposition;
 pub mod histogram;
 mod hub;
 mod in_flight;
+mod jobs;
 pub mod logging;
 pub mod metrics;
 mod protobuf;
@@ -20,16 +23,21 @@ mod reason;
 mod record;
 pub mod runtime;
 mod scalars;
+mod server_timing;
 pub mod snapshot;
+mod sources;
 
 pub use configured::ReloadResult;
 pub use hub::{DEFAULT_BUCKETS, Telemetry, UNMATCHED};
 pub use in_flight::{InFlightGuard, InFlightMeter, InFlightReading};
+pub use jobs::{Job, JobMetrics};
 pub use metrics::{
     ClientLimitMetrics, DetachedMetrics, LimiterMetrics, ListenerMetrics, QueueMetrics, RouteMetrics, UpstreamMetrics,
 };
 pub use reason::{Reason, ReasonClass, markdown_table};
-pub use record::{Protocol, RequestRecord, Timings};
+pub use record::{Protocol, RequestRecord, SourcesRecord, Timings};
+pub use server_timing::server_timing;
+pub use sources::{AggregateMetrics, Completeness};
 
 #[cfg(test)]
 mod test_support;

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use super::Reason;
 use super::metrics::{RouteMetrics, UpstreamMetrics};
+use crate::aggregate::Outcome;
+use crate::config::model::aggregate::Aggregate;
 
 /// The protocol between client and Forebay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +56,22 @@ pub struct RequestRecord<'r> {
     /// True when the last attempt used a pooled connection.
     pub reused: bool,
     pub timings: Timings,
+    /// Of an aggregate that was worked on for this request; borrowed, so that others carry one word more and no more.
+    pub sources: Option<&'r SourcesRecord<'r>>,
+}
+
+/// What became of an aggregate's sources, for the log. Their metrics are counted by
+/// [`AggregateMetrics::record`](super::AggregateMetrics::record), since requests may share an answer and work may go on
+/// without one.
+#[derive(Debug, Clone, Copy)]
+pub struct SourcesRecord<'r> {
+    /// Knows the names.
+    pub aggregate: &'r Aggregate,
+    /// One for each source.
+    pub outcomes: &'r [Outcome],
+    /// Sources that gave something usable, of so many that were asked.
+    pub usable: usize,
+    pub asked: usize,
 }
 
 /// Where the time went. Every stage that was not reached is `None`.

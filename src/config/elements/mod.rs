@@ -1,6 +1,7 @@
 //! The tables of the file, one file each: what is written ([`element!`](super::decode)), what is checked within the
 //! table, and how it becomes what the program uses. Checks between tables are in [`super::check`].
 
+pub mod aggregate;
 pub mod limits;
 pub mod listener;
 pub mod route;
@@ -9,7 +10,8 @@ pub mod upstream;
 
 use super::decode::{Element, element};
 use super::describe::{Shape, Table};
-use super::value::container::Named;
+use super::model::PathPattern;
+use super::value::container::{Named, NamedItem};
 use limits::GlobalLimits;
 use listener::Listeners;
 use route::Route;
@@ -44,6 +46,23 @@ element! {
     }
 }
 
+impl Root {
+    pub fn routes(&self) -> &[NamedItem<Route>] {
+        self.route.get().map_or(&[], |named| named.items.as_slice())
+    }
+
+    pub fn upstreams(&self) -> &[NamedItem<Upstream>] {
+        self.upstream.get().map_or(&[], |named| named.items.as_slice())
+    }
+
+    /// The path of the route that gives the results of this one.
+    pub fn results_path(&self, of: &str) -> Option<&PathPattern> {
+        let mut givers =
+            self.routes().iter().filter(|route| route.value.results_of.get().is_some_and(|name| name == of));
+        givers.next()?.value.path.get()
+    }
+}
+
 /// Calls `visit` for each table of the file with its place: `[route.NAME]`, `[route.NAME] queue`.
 pub fn visit_tables(visit: &mut impl FnMut(&str, &Table)) {
     visit_table("the top of the file", &Root::table(), visit);
@@ -57,11 +76,14 @@ fn visit_table(place: &str, table: &Table, visit: &mut impl FnMut(&str, &Table))
             shape => (shape.table(), false),
         };
         let Some(child) = child else { continue };
-        let place = match (place.starts_with('['), named) {
-            (false, true) => format!("[{}.NAME]", key.name),
-            (false, false) => format!("[{}]", key.name),
-            (true, _) if place.ends_with(']') => format!("{place} {}", key.name),
-            (true, _) => format!("{place}.{}", key.name),
+        let place = match (place.strip_prefix('['), place.strip_suffix(']')) {
+            (None, _) if named => format!("[{}.NAME]", key.name),
+            (None, _) => format!("[{}]", key.name),
+            // These are too large to stand inside another table.
+            (_, Some(header)) if named => format!("{header}.{}.NAME]", key.name),
+            (_, Some(header)) if key.name == "aggregate" => format!("{header}.{}]", key.name),
+            (_, Some(_)) => format!("{place} {}", key.name),
+            (_, None) => format!("{place}.{}", key.name),
         };
         visit_table(&place, &child, visit);
     }

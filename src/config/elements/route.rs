@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::aggregate::{Aggregate, Around};
 use super::limits::{
     ClientInFlight, MOST_IN_FLIGHT, Queue, RateLimit, check_queue, no_effect, resolve_in_flight, resolve_rate_limits,
 };
@@ -30,6 +31,10 @@ element! {
         upstream: String = none, instead_of(&["backend", "cluster", "proxy_pass", "to"]), example("\"users\"");
         /// Answer at once, without an upstream.
         respond: Respond = none, instead_of(&["response", "return"]), example("{ status = 200, body = \"ok\" }");
+        /// Answer from several upstreams at once.
+        aggregate: Aggregate = none, instead_of(&["aggregation", "fan_out", "compose"]), example("{ source = { user1 = { upstream = \"users\", path = \"/users/1\" } } }");
+        /// Give the results of that route, which works in the background. The path has one parameter, the id.
+        results_of: String = none, instead_of(&["results"]), example("\"report\"");
         /// The time for everything: queue, connection, every attempt, the whole body. "none" for streams.
         deadline: model::Deadline = "15s", between(MILLISECOND, DAY), instead_of(&["timeout", "request_timeout"]);
         /// A limit on the rate, or a list of them. The strictest decides.
@@ -94,6 +99,7 @@ impl Route {
         cx: &mut Decoder<'_>,
         name: &str,
         upstreams: &[Arc<model::Upstream>],
+        results: Option<&PathPattern>,
     ) -> Option<model::Route> {
         let path = format!("route.{name}");
         let rate_limits = resolve_rate_limits(cx, &path, &format!("route/{name}"), &self.rate_limit);
@@ -102,7 +108,7 @@ impl Route {
         Some(model::Route {
             name: name.to_owned(),
             matches: self.resolve_match()?,
-            action: self.resolve_action(upstreams)?,
+            action: self.resolve_action(upstreams, results)?,
             deadline: self.deadline.copied()?,
             rate_limits: rate_limits?.into_iter().map(Arc::new).collect(),
             in_flight: resolve_in_flight(&self.max_in_flight, &self.queue)?,
@@ -130,13 +136,36 @@ impl Route {
         Some(model::RouteMatch { hosts, path: self.path.cloned()?, methods, headers })
     }
 
-    fn resolve_action(&self, upstreams: &[Arc<model::Upstream>]) -> Option<model::RouteAction> {
+    fn resolve_action(
+        &self,
+        upstreams: &[Arc<model::Upstream>],
+        results: Option<&PathPattern>,
+    ) -> Option<model::RouteAction> {
         if self.respond.is_written() {
             return self.respond.get()?.resolve();
+        }
+        if self.aggregate.is_written() {
+            let around = Around { path: self.path.get(), upstreams, results };
+            let aggregate = self.aggregate.get()?.resolve(&around)?;
+            return Some(model::RouteAction::Aggregate(Arc::new(aggregate)));
+        }
+        if self.results_of.is_written() {
+            return Some(model::RouteAction::Results { of: self.results_of.cloned()? });
         }
         let name = self.upstream.get()?;
         let upstream = upstreams.iter().find(|upstream| upstream.name == *name)?;
         Some(model::RouteAction::Proxy { upstream: Arc::clone(upstream) })
+    }
+
+    /// The upstreams that this route calls: its own, or those of its sources.
+    pub fn upstreams(&self) -> impl Iterator<Item = (&Field<String>, &str)> {
+        let sources = self.aggregate.get().map_or(&[][..], Aggregate::sources);
+        let fields = std::iter::once(&self.upstream).chain(sources.iter().map(|source| &source.value.upstream));
+        fields.filter_map(|field| Some((field, field.get()?.as_str())))
+    }
+
+    pub fn calls(&self, upstream: &str) -> bool {
+        self.upstreams().any(|(_, name)| name == upstream)
     }
 
     fn resolve_rewrite(&self) -> Option<model::Rewrite> {
@@ -156,6 +185,8 @@ impl Route {
         self.check_upgrades(cx);
         if self.respond.is_written() {
             self.check_respond(cx);
+        } else if self.aggregate.is_written() || self.results_of.is_written() {
+            self.check_forwarding(cx, "the route passes no request on");
         }
         for edits in [&self.request_headers, &self.response_headers].into_iter().filter_map(Field::get) {
             edits.check(cx);
@@ -229,14 +260,7 @@ impl Route {
         check_queue(cx, &self.max_in_flight, &self.queue);
         if let Some(limit) = self.client_in_flight.get() {
             limit.check(cx);
-            if let (Some(max), Some(all)) = (limit.max.copied(), self.max_in_flight.copied())
-                && max > all
-            {
-                let message = format!("no client can have {max} in flight: the whole route has {all}");
-                let problem = Problem::error(Code::NeverFires, limit.max.span(), message)
-                    .related(self.max_in_flight.span(), "the limit of the route");
-                cx.report(problem.help("make the limit for a client the smaller one"));
-            }
+            self.check_client_limit(cx, limit);
         }
         if let Some((limits, span)) = self.rate_limit.written()
             && limits.items.is_empty()
@@ -244,6 +268,20 @@ impl Route {
             let problem = Problem::error(Code::InvalidValue, span, "`rate_limit` is empty: nothing is limited");
             cx.report(problem.help("write a limit, or take `rate_limit` out"));
         }
+    }
+
+    /// A request that waits in the route's queue counts for its client, too (`limits/admission.rs`).
+    fn check_client_limit(&self, cx: &mut Decoder<'_>, limit: &ClientInFlight) {
+        let (Some(max), Some(all)) = (limit.max.copied(), self.max_in_flight.copied()) else { return };
+        let Some(waiting) = self.queue.get().and_then(|queue| queue.capacity.copied()) else { return };
+        if max <= all.saturating_add(waiting) {
+            return;
+        }
+        let places = if waiting == 0 { all.to_string() } else { format!("{all}, and {waiting} that wait") };
+        let message = format!("no client can have {max} in flight: the whole route has {places}");
+        let problem = Problem::error(Code::NeverFires, limit.max.span(), message)
+            .related(self.max_in_flight.span(), "the limit of the route");
+        cx.report(problem.help("make the limit for a client the smaller one"));
     }
 
     fn check_upgrades(&self, cx: &mut Decoder<'_>) {
@@ -257,6 +295,15 @@ impl Route {
     /// Keys about an upstream that a fixed answer does not read.
     fn check_respond(&self, cx: &mut Decoder<'_>) {
         let why = "the route answers itself";
+        self.check_forwarding(cx, why);
+        no_effect(cx, "on_client_gone", &self.on_client_gone, why);
+        if let Some(respond) = self.respond.get() {
+            respond.check(cx);
+        }
+    }
+
+    /// Keys about a request on its way to an upstream.
+    fn check_forwarding(&self, cx: &mut Decoder<'_>, why: &str) {
         no_effect(cx, "strip_prefix", &self.strip_prefix, why);
         no_effect(cx, "rewrite_path", &self.rewrite_path, why);
         if let Some(edits) = self.request_headers.get() {
@@ -266,10 +313,6 @@ impl Route {
         }
         no_effect(cx, "host_header", &self.host_header, why);
         no_effect(cx, "upgrades", &self.upgrades, why);
-        no_effect(cx, "on_client_gone", &self.on_client_gone, why);
-        if let Some(respond) = self.respond.get() {
-            respond.check(cx);
-        }
     }
 }
 
@@ -290,7 +333,7 @@ fn report_repeated<'a>(cx: &mut Decoder<'_>, span: std::ops::Range<usize>, words
 }
 
 /// The parameters that a route's path has.
-fn known_parameters(path: &PathPattern) -> Vec<&str> {
+pub fn known_parameters(path: &PathPattern) -> Vec<&str> {
     let mut known = Vec::new();
     if let PathPattern::Template { segments, .. } = path {
         known.extend(segments.iter().filter_map(|segment| match segment {

@@ -163,7 +163,7 @@ pub fn parse_header_name(text: &str) -> Result<String, TextError> {
 }
 
 /// Headers that the proxy itself makes: an edit would break the message or have no effect.
-fn refuse_framing(name: &str) -> Result<(), TextError> {
+pub(super) fn refuse_framing(name: &str) -> Result<(), TextError> {
     match name {
         "host" => Err(TextError::new("cannot be edited here").help("use `host_header` of the route")),
         "connection" | "keep-alive" | "proxy-connection" | "te" | "trailer" | "transfer-encoding" | "upgrade"
@@ -193,7 +193,7 @@ impl Value for HeaderName {
 }
 
 /// Decodes a table whose keys are header names; two spellings of one name are a mistake.
-fn header_table<T>(
+pub(super) fn header_table<T>(
     cx: &mut Decoder<'_>,
     node: &Node,
     what: &str,

@@ -1,13 +1,16 @@
 //! The kinds of values that a key can have: how each is read, what was expected when it cannot be, and how it is
 //! shown again.
 
+pub mod aggregate;
 pub mod container;
 pub mod http;
+pub mod json_path;
 pub mod network;
 pub mod path;
 pub mod quantity;
 pub mod scalar;
 pub mod secret;
+pub mod template;
 
 use serde_json::Value as Json;
 

@@ -68,7 +68,7 @@ pub fn parse_pattern(text: &str) -> Result<PathPattern, TextError> {
     Ok(PathPattern::Template { segments, rest })
 }
 
-fn check_absolute(text: &str) -> Result<(), TextError> {
+pub(super) fn check_absolute(text: &str) -> Result<(), TextError> {
     if !text.starts_with('/') {
         let help = format!("begin with a slash: \"/{}\"", text.trim_start_matches("*/"));
         return Err(TextError::new("is not a path").help(help));
@@ -85,7 +85,7 @@ fn check_absolute(text: &str) -> Result<(), TextError> {
 }
 
 /// A pattern is compared with the normalised path, so it must be one: otherwise it would never match.
-fn check_segments(path: &str) -> Result<(), TextError> {
+pub(super) fn check_segments(path: &str) -> Result<(), TextError> {
     let mut at = 0;
     for (index, segment) in path.split('/').enumerate() {
         let place = at..at + segment.len();

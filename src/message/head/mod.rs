@@ -197,6 +197,13 @@ impl RequestHead {
         *self = Self { fields, ..Self::default() };
     }
 
+    /// Makes this the head of a request of our own, still without fields. Its target and host are written beside it.
+    pub fn begin_own(&mut self, method: Method, body: Body) {
+        self.reset();
+        self.method = method;
+        self.body = body;
+    }
+
     /// Path and query as received: for the log. Route and forward what `path::normalise` makes of it.
     pub fn target(&self) -> &[u8] {
         self.fields.bytes(self.target)

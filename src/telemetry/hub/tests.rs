@@ -1,10 +1,11 @@
 use std::net::SocketAddr;
 
 use super::*;
+use crate::config::model::aggregate::Background;
 use crate::config::model::*;
-use crate::telemetry::ReloadResult;
 use crate::telemetry::snapshot::Value;
-use crate::telemetry::test_support::record;
+use crate::telemetry::test_support::{aggregate, failed, list, ok, record, upstream};
+use crate::telemetry::{Completeness, ReloadResult};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -41,29 +42,6 @@ fn listener(name: &str) -> Arc<Listener> {
 fn in_flight(max: usize) -> InFlight {
     let queue = Queue { capacity: 7, timeout: Duration::from_millis(200), order: QueueOrder::Fifo };
     InFlight { max, queue }
-}
-
-fn upstream(name: &str, ports: &[u16]) -> Arc<Upstream> {
-    Arc::new(Upstream {
-        name: name.into(),
-        endpoints: ports.iter().map(|port| EndpointAddress::Socket(address(*port))).collect(),
-        protocol: UpstreamProtocol::Http1,
-        tls: None,
-        timeouts: UpstreamTimeouts {
-            connect: Duration::from_millis(250),
-            tls: MINUTE,
-            first_byte: MINUTE,
-            between_bytes: MINUTE,
-            idle: MINUTE,
-        },
-        in_flight: Some(in_flight(64)),
-        max_idle_connections: 10,
-        health: None,
-        dns_refresh: MINUTE,
-        max_response_head_bytes: 1024,
-        max_response_body_bytes: None,
-        connect_retries: 1,
-    })
 }
 
 fn route(name: &str, upstream: &Arc<Upstream>) -> Arc<Route> {
@@ -186,6 +164,84 @@ fn a_reload_keeps_the_counts_of_what_stays_and_drops_what_is_gone() {
         ["forebay_config_reloads_total{result=\"success\"} 1"]
     );
     assert!(text.contains("route=\"_unmatched\""));
+}
+
+/// A route whose answer is made of these sources; the last one has a list, and all of it may run in the background.
+fn aggregate_route(name: &str, sources: &[&str], upstream: &Arc<Upstream>) -> Arc<Route> {
+    let mut aggregate = aggregate(sources);
+    list(&mut aggregate, sources.len() - 1);
+    let first = Source::clone(&aggregate.sources[0]);
+    aggregate.sources[0] = Arc::new(Source { timeout: Some(Duration::from_millis(1500)), ..first });
+    aggregate.background = Some(Background {
+        results: PathPattern::Prefix(String::new()),
+        keep: MINUTE,
+        max_running: 1,
+        max_results: 1,
+        max_bytes: 1,
+    });
+    let plain = Route::clone(&route(name, upstream));
+    Arc::new(Route { action: RouteAction::Aggregate(Arc::new(aggregate)), ..plain })
+}
+
+#[test]
+fn every_series_of_an_aggregate_exists_at_zero() {
+    let telemetry = Telemetry::quiet();
+    let users = upstream("users", &[9001]);
+
+    telemetry.apply(
+        &config("one", std::slice::from_ref(&users), &[aggregate_route("all", &["one", "many"], &users)]),
+        UNIX_EPOCH,
+    );
+
+    for expected in [
+        "forebay_aggregate_answers_total{route=\"all\",completeness=\"partial\"} 0",
+        "forebay_aggregate_source_seconds_total{route=\"all\"} 0",
+        "forebay_aggregate_elapsed_seconds_total{route=\"all\"} 0",
+        "forebay_aggregate_coalesced_total{route=\"all\"} 0",
+        "forebay_source_outcomes_total{route=\"all\",source=\"one\",outcome=\"fallback\"} 0",
+        "forebay_source_failures_total{route=\"all\",source=\"one\",reason=\"source_timeout\"} 0",
+        "forebay_source_duration_seconds_count{route=\"all\",source=\"many\"} 0",
+        "forebay_source_last_total{route=\"all\",source=\"one\"} 0",
+        "forebay_source_coalesced_total{route=\"all\",source=\"one\"} 0",
+        "forebay_source_items_total{route=\"all\",source=\"many\",result=\"cut\"} 0",
+        "forebay_source_fan_out_bucket{route=\"all\",source=\"many\",le=\"1000.0\"} 0",
+        "forebay_jobs_running{route=\"all\"} 0",
+        "forebay_jobs_total{route=\"all\",outcome=\"refused\"} 0",
+        "forebay_job_results{route=\"all\"} 0",
+        "forebay_job_result_bytes{route=\"all\"} 0",
+        "forebay_job_evictions_total{route=\"all\"} 0",
+        "forebay_timeout_seconds{scope=\"source\",name=\"all/one\",phase=\"source\"} 1.5",
+    ] {
+        assert_eq!(lines(&telemetry, expected.rsplit_once(' ').unwrap().0), [expected]);
+    }
+    assert_eq!(lines(&telemetry, "forebay_source_fan_out_count{route=\"all\",source=\"one\"}").len(), 0, "has no list");
+}
+
+#[test]
+fn a_source_may_go_while_its_aggregate_stays_and_an_aggregate_while_its_route_stays() {
+    let telemetry = Telemetry::quiet();
+    let users = upstream("users", &[9001]);
+    let apply =
+        |routes: &[Arc<Route>]| telemetry.apply(&config("any", std::slice::from_ref(&users), routes), UNIX_EPOCH);
+    apply(&[aggregate_route("all", &["gone", "kept", "many"], &users)]);
+    let before = telemetry.aggregate("all", &aggregate(&["gone", "kept", "many"]));
+    before.record(&[ok(0, 1), failed(1, 2, Reason::SourceTimeout), ok(2, 3)], MINUTE, Completeness::Partial);
+
+    apply(&[aggregate_route("all", &["kept", "new", "many"], &users)]);
+
+    let text = String::from_utf8(telemetry.render("").1).unwrap();
+    assert!(!text.contains("\"gone\""), "its series are dropped");
+    let kept = "forebay_source_failures_total{route=\"all\",source=\"kept\",reason=\"source_timeout\"}";
+    assert_eq!(lines(&telemetry, kept), [format!("{kept} 1")], "its place in the file has changed, its count has not");
+    assert_eq!(lines(&telemetry, "forebay_source_last_total").len(), 3);
+
+    apply(&[route("all", &users)]);
+
+    let text = String::from_utf8(telemetry.render("").1).unwrap();
+    for gone in ["forebay_aggregate_", "forebay_source_", "forebay_job", "scope=\"source\""] {
+        assert!(!text.lines().any(|line| line.starts_with('f') && line.contains(gone)), "{gone} is still there");
+    }
+    assert_eq!(lines(&telemetry, "forebay_request_bytes_total{route=\"all\"}").len(), 1);
 }
 
 #[test]
