@@ -130,6 +130,12 @@ impl<'a> Board<'a> {
                 Err(needed) => self.end(source, Report::new(Err(self.dependency_failed(needed))), now),
             }
         }
+        if self.is_over() {
+            // Nobody will begin these: one that could not be had was indispensable.
+            for start in starts.drain(..) {
+                self.seats[start.source].state = State::Idle;
+            }
+        }
         starts
     }
 

@@ -241,6 +241,17 @@ async fn without_a_required_source_there_is_no_answer_and_nothing_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_about_to_begin_when_a_needed_source_fell_was_never_called() {
+    let script = Script::default().answers("/x", ms(20), "1").ends("/y", ms(10), End::Fails(Reason::UpstreamReset));
+    let needed = with(source("needed", "/{#0}/{#1}"), |source| source.required = true);
+
+    let ran = run(aggregate(vec![source("x", "/x"), source("y", "/y"), source("z", "/z/{#0}"), needed]), &script).await;
+
+    assert_eq!(ran.merged.failed_source, Some(3));
+    assert_eq!((ran.outcomes[2].attempts, ran.outcomes[2].reason), (0, Reason::NotNeeded));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_required_source_with_a_fallback_is_there() {
     let needed = with(source("needed", "/needed"), |source| {
         source.required = true;
