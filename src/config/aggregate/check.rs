@@ -152,12 +152,27 @@ impl Checked<'_> {
                 .related(strategy.span(), "the strategy");
             cx.report(problem.help("take strategy = \"all\", or build the source from the request alone"));
         }
-        for source in self.aggregate.sources().iter().filter(|_| word != StrategyWord::Quorum) {
-            if let Some((WrittenOnError::Source(_), span)) = source.value.on_error.written() {
-                let message = format!("with strategy = {shown} each source already stands in for the others");
-                let problem = Problem::error(Code::Conflict, span, message).related(strategy.span(), "the strategy");
-                cx.report(problem.help("take `on_error` out"));
-            }
+        let sources = self.aggregate.sources();
+        for (index, source) in sources.iter().enumerate() {
+            let Some((on_error, span)) = source.value.on_error.written() else { continue };
+            let last_resort = word == StrategyWord::Fallback && index + 1 == sources.len();
+            let (message, help) = match on_error {
+                WrittenOnError::Source(_) if word != StrategyWord::Quorum => {
+                    let message = format!("with strategy = {shown} each source already stands in for the others");
+                    (message, "take `on_error` out")
+                }
+                // It would count as usable at once, and the others would be cancelled for it.
+                WrittenOnError::Value(_) if !last_resort => {
+                    let message = format!(
+                        "with strategy = {shown} this value counts as an answer as soon as `{}` fails",
+                        source.name
+                    );
+                    (message, "use strategy = \"fallback\" and give the last source the value")
+                }
+                _ => continue,
+            };
+            let problem = Problem::error(Code::Conflict, span, message).related(strategy.span(), "the strategy");
+            cx.report(problem.help(help));
         }
     }
 
