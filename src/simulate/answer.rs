@@ -19,26 +19,19 @@ const LONGEST_CONTROL_DELAY: Duration = Duration::from_secs(3600);
 /// A stall ends with the connection; this bound is for clients that never leave.
 const LONGEST_STALL: Duration = Duration::from_secs(3600);
 
-/// Replaces `{path}`, `{n}` and `{upstream}`; every other brace stays, so a template may be JSON.
+/// Replaces `{path}`, `{last}`, `{n}` and `{upstream}`; every other brace stays, so a template may be JSON.
 pub fn fill_template(template: &str, upstream: &str, path: &str, n: u64) -> String {
+    let last = path.rsplit('/').next().unwrap_or_default();
+    let number = n.to_string();
+    let values = [("{path}", path), ("{last}", last), ("{n}", number.as_str()), ("{upstream}", upstream)];
     let mut out = String::with_capacity(template.len() + path.len());
     let mut rest = template;
     while let Some(start) = rest.find('{') {
         out.push_str(&rest[..start]);
         rest = &rest[start..];
-        if let Some(after) = rest.strip_prefix("{path}") {
-            out.push_str(path);
-            rest = after;
-        } else if let Some(after) = rest.strip_prefix("{n}") {
-            out.push_str(&n.to_string());
-            rest = after;
-        } else if let Some(after) = rest.strip_prefix("{upstream}") {
-            out.push_str(upstream);
-            rest = after;
-        } else {
-            out.push('{');
-            rest = &rest[1..];
-        }
+        let (name, value) = values.into_iter().find(|(name, _)| rest.starts_with(name)).unwrap_or(("{", "{"));
+        out.push_str(value);
+        rest = &rest[name.len()..];
     }
     out.push_str(rest);
     out
@@ -189,6 +182,12 @@ mod tests {
         let filled = fill_template(r#"{"up": "{upstream}", "at": "{path}", "n": {n}, "{x": {}}"#, "a", "/users", 7);
 
         assert_eq!(filled, r#"{"up": "a", "at": "/users", "n": 7, "{x": {}}"#);
+    }
+
+    #[test]
+    fn the_last_segment_of_a_path_has_a_name() {
+        assert_eq!(fill_template(r#"{"id": {last}}"#, "users", "/users/7", 0), r#"{"id": 7}"#);
+        assert_eq!(fill_template("<{last}>", "users", "/", 0), "<>");
     }
 
     #[test]

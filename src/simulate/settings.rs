@@ -37,7 +37,8 @@ pub struct Upstream {
     /// The part of the requests that is answered with another status.
     pub errors: Vec<(StatusCode, f64)>,
     pub faults: Vec<Fault>,
-    /// A template: `{path}`, `{n}` (the number of the request, from 0) and `{upstream}` are replaced.
+    /// A template: `{path}`, `{last}` (the last segment of the path), `{n}` (the number of the request, from 0) and
+    /// `{upstream}` are replaced.
     pub body: String,
     pub content_type: HeaderValue,
     /// Obey `?delay=250ms&status=503` of a request.
