@@ -223,3 +223,29 @@ async fn head_gets_the_fields_of_the_whole_answer() {
         assert!(response.header("content-length").is_some(), "{response:?}");
     }
 }
+
+/// Parts wait in memory for a client that does not read them, so he has only the listener's time for it.
+#[tokio::test]
+async fn a_client_that_does_not_read_is_given_up_and_the_rest_cancelled() {
+    let large = format!("\"{}\"", "x".repeat(30_000_000));
+    let app = Upstream::start(move |request| match request.starts_with("GET /a ") {
+        true => Reply::json(&large),
+        false => Reply::never(),
+    })
+    .await;
+    let listener = "[listener]\naddress = \"127.0.0.1:0\"\ntimeouts = { write = \"500ms\" }\n";
+    let routes = THREE.replace("path = \"/a\"", "path = \"/a\", max_body = \"40MiB\"");
+    let routes = routes.replace(
+        "[route.three.aggregate.source]",
+        "[route.three.aggregate]\nmax_bytes = \"64MiB\"\n[route.three.aggregate.source]",
+    );
+    let routes = routes.replace("deadline = ", "on_client_gone = \"cancel\"\ndeadline = ");
+    let forebay = forebay(app.address, &(routes + listener)).await;
+
+    let _client = ask(&forebay, "application/x-ndjson").await;
+    app.until("the other two are cancelled", |seen| seen.abandoned == 2).await;
+
+    let line = &forebay.access_log_of(1).await[0];
+    assert_eq!(line["reason"], "write_timeout", "{line}");
+    at_rest(&forebay).await;
+}
