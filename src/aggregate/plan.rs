@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::list::{List, NoList};
-use super::template::{Inputs, Needs, Scope, build_call, describe};
+use super::template::{Inputs, Needs, Scope, asks_the_client, build_call, describe};
 use crate::config::model::aggregate::{Aggregate, ForEach, Reference, Source};
 use crate::telemetry::Reason;
 
@@ -13,6 +13,8 @@ use crate::telemetry::Reason;
 pub struct Plan {
     aggregate: Arc<Aggregate>,
     needs: Needs,
+    /// Sources whose calls depend on what the client sends; without the standby ones.
+    asking: Vec<usize>,
     /// For each source: those that take values from it.
     dependents: Vec<Vec<usize>>,
     /// For each source: the number of the group within which calls may be identical; `None` when it would be alone.
@@ -36,7 +38,10 @@ impl Plan {
         for (index, source) in aggregate.sources.iter().enumerate() {
             source.after.iter().for_each(|needed| dependents[*needed].push(index));
         }
-        Self { needs: Needs::of(&aggregate), aggregate, dependents, groups, group_count }
+        let asking = aggregate.sources.iter().enumerate();
+        let asking = asking.filter(|(_, source)| !source.standby && asks_the_client(source));
+        let asking = asking.map(|(index, _)| index).collect();
+        Self { needs: Needs::of(&aggregate), asking, aggregate, dependents, groups, group_count }
     }
 
     pub fn aggregate(&self) -> &Arc<Aggregate> {
@@ -51,9 +56,8 @@ impl Plan {
     /// Refuses a request that does not carry what the calls need. What only turns out on the way (in a standby source, in
     /// one item of a list) is the failure of that source or item.
     pub fn check(&self, inputs: &Inputs) -> Result<(), Refusal> {
-        let sources = self.aggregate.sources.iter().enumerate();
-        for (index, source) in sources.filter(|(_, source)| !source.standby) {
-            match &source.for_each {
+        for index in self.asking.iter().copied() {
+            match &self.aggregate.sources[index].for_each {
                 Some(for_each) if is_of_client(&for_each.list) => self.check_list(for_each, inputs)?,
                 Some(_) => {}
                 None => self.check_call(index, inputs)?,

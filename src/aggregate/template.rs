@@ -58,21 +58,23 @@ fn references(aggregate: &Aggregate) -> Vec<&Reference> {
     if let BodyShape::Respond(node) = &aggregate.body {
         references_of_node(node, &mut found);
     }
-    for source in &aggregate.sources {
-        let headers = source.headers.iter().filter_map(|(_, value)| match value {
-            HeaderTemplate::Template(template) => Some(template),
-            HeaderTemplate::Fixed(_) => None,
-        });
-        let query = source.query.iter().map(|(_, template)| template);
-        found.extend(query.chain(headers).chain([&source.path]).flat_map(references_of));
-        match &source.body {
-            Some(RequestBody::Json(node)) => references_of_node(node, &mut found),
-            Some(RequestBody::Text(template)) => found.extend(references_of(template)),
-            None => {}
-        }
-        found.extend(source.for_each.iter().map(|for_each| &for_each.list));
-    }
+    aggregate.sources.iter().for_each(|source| references_of_source(source, &mut found));
     found
+}
+
+fn references_of_source<'a>(source: &'a Source, found: &mut Vec<&'a Reference>) {
+    let headers = source.headers.iter().filter_map(|(_, value)| match value {
+        HeaderTemplate::Template(template) => Some(template),
+        HeaderTemplate::Fixed(_) => None,
+    });
+    let query = source.query.iter().map(|(_, template)| template);
+    found.extend(query.chain(headers).chain([&source.path]).flat_map(references_of));
+    match &source.body {
+        Some(RequestBody::Json(node)) => references_of_node(node, found),
+        Some(RequestBody::Text(template)) => found.extend(references_of(template)),
+        None => {}
+    }
+    found.extend(source.for_each.iter().map(|for_each| &for_each.list));
 }
 
 fn references_of(template: &Template) -> impl Iterator<Item = &Reference> {
@@ -193,10 +195,11 @@ impl fmt::Display for MissingValue {
 
 impl std::error::Error for MissingValue {}
 
-impl MissingValue {
-    fn new(source: &Source, names: &[&str], reference: &Reference, problem: Problem) -> MissingValue {
-        MissingValue { reference: describe(reference, names), from_client: is_from_client(source, reference), problem }
-    }
+/// Whether a source's calls depend on what the client sends.
+pub(super) fn asks_the_client(source: &Source) -> bool {
+    let mut found = Vec::new();
+    references_of_source(source, &mut found);
+    found.into_iter().any(|reference| is_from_client(source, reference))
 }
 
 /// An item is the client's when its list is.
@@ -232,8 +235,7 @@ pub fn describe(reference: &Reference, names: &[&str]) -> String {
 /// The call of `aggregate.sources[index]`, or of one item of its list.
 pub fn build_call(aggregate: &Aggregate, index: usize, scope: &Scope<'_>) -> Result<Call, MissingValue> {
     let source = &*aggregate.sources[index];
-    let names: Vec<&str> = aggregate.sources.iter().map(|source| source.name.as_str()).collect();
-    let builder = Builder { source, names: &names, scope };
+    let builder = Builder { aggregate, source, scope };
     let mut target = builder.path()?;
     builder.append_query(&mut target)?;
     let mut headers = builder.headers()?;
@@ -249,14 +251,16 @@ pub fn build_call(aggregate: &Aggregate, index: usize, scope: &Scope<'_>) -> Res
 }
 
 struct Builder<'a> {
+    aggregate: &'a Aggregate,
     source: &'a Source,
-    names: &'a [&'a str],
     scope: &'a Scope<'a>,
 }
 
 impl<'a> Builder<'a> {
     fn fail(&self, reference: &Reference, problem: Problem) -> MissingValue {
-        MissingValue::new(self.source, self.names, reference, problem)
+        let names: Vec<&str> = self.aggregate.sources.iter().map(|source| source.name.as_str()).collect();
+        let from_client = is_from_client(self.source, reference);
+        MissingValue { reference: describe(reference, &names), from_client, problem }
     }
 
     fn path(&self) -> Result<String, MissingValue> {
