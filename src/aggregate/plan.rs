@@ -1,11 +1,11 @@
 //! What is known of an aggregate before a request comes, and what of a request can be refused before anything is called.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::identical::groups;
 use super::list::{List, NoList};
 use super::template::{Inputs, Needs, Scope, asks_the_client, build_call, describe};
-use crate::config::model::aggregate::{Aggregate, ForEach, Reference, Source};
+use crate::config::model::aggregate::{Aggregate, ForEach, Reference};
 use crate::telemetry::Reason;
 
 /// Made once for each generation of the configuration.
@@ -108,20 +108,4 @@ fn is_of_client(list: &Reference) -> bool {
         Reference::Parameter(_) | Reference::Query(_) | Reference::Header(_) | Reference::Body(_) => true,
         Reference::Source(..) | Reference::Item(_) | Reference::Winner(_) => false,
     }
-}
-
-/// Calls to different upstreams, or with different limits of their answers, are never identical.
-fn groups(sources: &[Arc<Source>]) -> (Vec<Option<usize>>, usize) {
-    let mut members: HashMap<(&str, u64), Vec<usize>> = HashMap::new();
-    for (index, source) in sources.iter().enumerate() {
-        members.entry((&source.upstream.name, source.max_body_bytes)).or_default().push(index);
-    }
-    let mut groups = vec![None; sources.len()];
-    let has_company = |members: &Vec<usize>| members.len() > 1 || sources[members[0]].for_each.is_some();
-    let mut count = 0;
-    for members in members.into_values().filter(has_company) {
-        members.into_iter().for_each(|member| groups[member] = Some(count));
-        count += 1;
-    }
-    (groups, count)
 }

@@ -154,6 +154,11 @@ impl<'a> Scope<'a> {
     }
 }
 
+/// The only value that can be several segments.
+pub(super) fn is_rest(reference: &Reference) -> bool {
+    matches!(reference, Reference::Parameter(name) if name == REST)
+}
+
 fn first<'a, T>(pairs: &'a [(String, T)], name: &str) -> Option<&'a T> {
     pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value)
 }
@@ -293,7 +298,7 @@ impl<'a> Builder<'a> {
 
     fn append_to_path(&self, path: &mut String, reference: &Reference) -> Result<(), MissingValue> {
         let value = self.scope.bytes(reference).map_err(|problem| self.fail(reference, problem))?;
-        if !matches!(reference, Reference::Parameter(name) if name == REST) {
+        if !is_rest(reference) {
             if value.is_empty() {
                 return Err(self.fail(reference, Problem::Empty));
             }
