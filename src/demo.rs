@@ -47,6 +47,7 @@ pub fn upstreams() -> Settings {
                 ..after("drip", 0)
             },
         ],
+        ..Settings::default()
     }
 }
 
