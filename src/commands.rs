@@ -68,18 +68,25 @@ fn simulate(file: Option<&Path>) -> Exit {
     };
     with_runtime(0, async {
         let (simulator, mut signals) = (Simulator::bind(settings)?, shutdown::signals(&Tasks::default())?);
-        for handle in simulator.handles() {
+        let handles: Vec<_> = simulator.handles().cloned().collect();
+        for handle in &handles {
             print(&format!("http://{} ({})\n", handle.address, handle.name));
         }
+        if let Some(address) = simulator.metrics_address() {
+            print(&format!("http://{address}/metrics\n"));
+        }
         simulator.run(shutdown::next_stop(&mut signals)).await?;
-        Ok(Exit::Done)
+        Ok(print(&simulate::report::summary(&handles)))
     })
 }
 
 fn read_simulation(file: &Path) -> Result<simulate::Settings, (Exit, String)> {
     let name = file.display();
-    let text = std::fs::read_to_string(file).map_err(|error| (Exit::BadConfig, format!("{name}: {error}")))?;
-    simulate::Settings::parse(&text).map_err(|error| (Exit::BadConfig, format!("{name}: {error}")))
+    let settings = simulate::Settings::load(file).map_err(|error| (Exit::BadConfig, format!("{name}: {error}")))?;
+    for warning in settings.warnings() {
+        say(&format!("forebay: {name}: {warning}\n"));
+    }
+    Ok(settings)
 }
 
 fn healthcheck(file: &Path, url: Option<&str>, timeout: Duration) -> Exit {

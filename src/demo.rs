@@ -54,6 +54,7 @@ pub fn upstreams() -> Settings {
             },
             Upstream { body: r#"{"team":"{last}","members":[3,1,2]}"#.to_owned(), ..after("teams", 1_000) },
         ],
+        ..Settings::default()
     }
 }
 

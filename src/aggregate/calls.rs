@@ -76,8 +76,13 @@ impl<'a, F: Fetch> Calls<'a, F> {
     pub(super) async fn send(&self, call: Call, until: Option<Instant>, sharing: Option<Sharing>) -> (Called, bool) {
         match sharing {
             Some(sharing) if may_share(&call) => self.share(call, sharing).await,
-            _ => (fetch(self.fetch, self.budget, call, until).await, false),
+            _ => (self.begin(call, until).await, false),
         }
+    }
+
+    /// Boxed, because the futures around it are moved about: with it inside, each would be a dozen KiB.
+    fn begin(&self, call: Call, until: Option<Instant>) -> InFlight<'a> {
+        Box::pin(fetch(self.fetch, self.budget, call, until))
     }
 
     async fn share(&self, call: Call, sharing: Sharing) -> (Called, bool) {
@@ -100,8 +105,7 @@ impl<'a, F: Fetch> Calls<'a, F> {
     }
 
     fn take_off(&self, key: &Call, call: Call, until: Option<Instant>) -> Shared<InFlight<'a>> {
-        let flight: InFlight<'a> = Box::pin(fetch(self.fetch, self.budget, call, until));
-        let flight = flight.shared();
+        let flight = self.begin(call, until).shared();
         if let Some(weak) = flight.downgrade() {
             self.lock().insert(key.clone(), Sent::InFlight(weak));
         }

@@ -59,8 +59,8 @@ async fn check(plan: &Plan, inputs: &Inputs) -> Result<(), Refusal> {
     if size_of(inputs, &[]) <= LARGE {
         return plan.check(inputs);
     }
-    let (aggregate, inputs) = (plan.aggregate().clone(), inputs.clone());
-    let checked = off_loop(move || check_all(&aggregate, &inputs)).await;
+    let (aggregate, asking, inputs) = (plan.aggregate().clone(), plan.asking().clone(), inputs.clone());
+    let checked = off_loop(move || check_all(&aggregate, &asking, &inputs)).await;
     checked.unwrap_or_else(|failed| Err(Refusal { reason: failed.reason, detail: failed.detail.unwrap_or_default() }))
 }
 

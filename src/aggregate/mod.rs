@@ -22,6 +22,7 @@ mod calls;
 pub mod decode;
 mod execute;
 pub mod flights;
+mod identical;
 mod interpret;
 pub mod json;
 mod limit;

@@ -1,11 +1,11 @@
 //! What is known of an aggregate before a request comes, and what of a request can be refused before anything is called.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::identical::groups;
 use super::list::{List, NoList};
-use super::template::{Inputs, Needs, Scope, build_call, describe};
-use crate::config::model::aggregate::{Aggregate, ForEach, Reference, Source};
+use super::template::{Inputs, Needs, Scope, asks_the_client, build_call, describe};
+use crate::config::model::aggregate::{Aggregate, ForEach, Reference};
 use crate::telemetry::Reason;
 
 /// Made once for each generation of the configuration.
@@ -13,6 +13,8 @@ use crate::telemetry::Reason;
 pub struct Plan {
     aggregate: Arc<Aggregate>,
     needs: Needs,
+    /// Sources whose calls depend on what the client sends; without the standby ones.
+    asking: Arc<[usize]>,
     /// For each source: those that take values from it.
     dependents: Vec<Vec<usize>>,
     /// For each source: the number of the group within which calls may be identical; `None` when it would be alone.
@@ -36,7 +38,10 @@ impl Plan {
         for (index, source) in aggregate.sources.iter().enumerate() {
             source.after.iter().for_each(|needed| dependents[*needed].push(index));
         }
-        Self { needs: Needs::of(&aggregate), aggregate, dependents, groups, group_count }
+        let asking = aggregate.sources.iter().enumerate();
+        let asking = asking.filter(|(_, source)| !source.standby && asks_the_client(source));
+        let asking = asking.map(|(index, _)| index).collect();
+        Self { needs: Needs::of(&aggregate), asking, aggregate, dependents, groups, group_count }
     }
 
     pub fn aggregate(&self) -> &Arc<Aggregate> {
@@ -51,7 +56,11 @@ impl Plan {
     /// Refuses a request that does not carry what the calls need. What only turns out on the way (in a standby source, in
     /// one item of a list) is the failure of that source or item.
     pub fn check(&self, inputs: &Inputs) -> Result<(), Refusal> {
-        check_all(&self.aggregate, inputs)
+        check_all(&self.aggregate, &self.asking, inputs)
+    }
+
+    pub(super) fn asking(&self) -> &Arc<[usize]> {
+        &self.asking
     }
 
     pub(super) fn dependents(&self, source: usize) -> &[usize] {
@@ -67,10 +76,9 @@ impl Plan {
     }
 }
 
-pub(super) fn check_all(aggregate: &Aggregate, inputs: &Inputs) -> Result<(), Refusal> {
-    let sources = aggregate.sources.iter().enumerate();
-    for (index, source) in sources.filter(|(_, source)| !source.standby) {
-        match &source.for_each {
+pub(super) fn check_all(aggregate: &Aggregate, asking: &[usize], inputs: &Inputs) -> Result<(), Refusal> {
+    for index in asking.iter().copied() {
+        match &aggregate.sources[index].for_each {
             Some(for_each) if is_of_client(&for_each.list) => check_list(for_each, inputs)?,
             Some(_) => {}
             None => check_call(aggregate, index, inputs)?,
@@ -106,20 +114,4 @@ fn is_of_client(list: &Reference) -> bool {
         Reference::Parameter(_) | Reference::Query(_) | Reference::Header(_) | Reference::Body(_) => true,
         Reference::Source(..) | Reference::Item(_) | Reference::Winner(_) => false,
     }
-}
-
-/// Calls to different upstreams are never identical.
-fn groups(sources: &[Arc<Source>]) -> (Vec<Option<usize>>, usize) {
-    let mut members: HashMap<&str, Vec<usize>> = HashMap::new();
-    for (index, source) in sources.iter().enumerate() {
-        members.entry(&source.upstream.name).or_default().push(index);
-    }
-    let mut groups = vec![None; sources.len()];
-    let has_company = |members: &Vec<usize>| members.len() > 1 || sources[members[0]].for_each.is_some();
-    let mut count = 0;
-    for members in members.into_values().filter(has_company) {
-        members.into_iter().for_each(|member| groups[member] = Some(count));
-        count += 1;
-    }
-    (groups, count)
 }

@@ -58,21 +58,23 @@ fn references(aggregate: &Aggregate) -> Vec<&Reference> {
     if let BodyShape::Respond(node) = &aggregate.body {
         references_of_node(node, &mut found);
     }
-    for source in &aggregate.sources {
-        let headers = source.headers.iter().filter_map(|(_, value)| match value {
-            HeaderTemplate::Template(template) => Some(template),
-            HeaderTemplate::Fixed(_) => None,
-        });
-        let query = source.query.iter().map(|(_, template)| template);
-        found.extend(query.chain(headers).chain([&source.path]).flat_map(references_of));
-        match &source.body {
-            Some(RequestBody::Json(node)) => references_of_node(node, &mut found),
-            Some(RequestBody::Text(template)) => found.extend(references_of(template)),
-            None => {}
-        }
-        found.extend(source.for_each.iter().map(|for_each| &for_each.list));
-    }
+    aggregate.sources.iter().for_each(|source| references_of_source(source, &mut found));
     found
+}
+
+fn references_of_source<'a>(source: &'a Source, found: &mut Vec<&'a Reference>) {
+    let headers = source.headers.iter().filter_map(|(_, value)| match value {
+        HeaderTemplate::Template(template) => Some(template),
+        HeaderTemplate::Fixed(_) => None,
+    });
+    let query = source.query.iter().map(|(_, template)| template);
+    found.extend(query.chain(headers).chain([&source.path]).flat_map(references_of));
+    match &source.body {
+        Some(RequestBody::Json(node)) => references_of_node(node, found),
+        Some(RequestBody::Text(template)) => found.extend(references_of(template)),
+        None => {}
+    }
+    found.extend(source.for_each.iter().map(|for_each| &for_each.list));
 }
 
 fn references_of(template: &Template) -> impl Iterator<Item = &Reference> {
@@ -152,6 +154,11 @@ impl<'a> Scope<'a> {
     }
 }
 
+/// The only value that can be several segments.
+pub(super) fn is_rest(reference: &Reference) -> bool {
+    matches!(reference, Reference::Parameter(name) if name == REST)
+}
+
 fn first<'a, T>(pairs: &'a [(String, T)], name: &str) -> Option<&'a T> {
     pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value)
 }
@@ -193,10 +200,11 @@ impl fmt::Display for MissingValue {
 
 impl std::error::Error for MissingValue {}
 
-impl MissingValue {
-    fn new(source: &Source, names: &[&str], reference: &Reference, problem: Problem) -> MissingValue {
-        MissingValue { reference: describe(reference, names), from_client: is_from_client(source, reference), problem }
-    }
+/// Whether a source's calls depend on what the client sends.
+pub(super) fn asks_the_client(source: &Source) -> bool {
+    let mut found = Vec::new();
+    references_of_source(source, &mut found);
+    found.into_iter().any(|reference| is_from_client(source, reference))
 }
 
 /// An item is the client's when its list is.
@@ -256,7 +264,8 @@ struct Builder<'a> {
 impl<'a> Builder<'a> {
     fn fail(&self, reference: &Reference, problem: Problem) -> MissingValue {
         let names: Vec<&str> = self.aggregate.sources.iter().map(|source| source.name.as_str()).collect();
-        MissingValue::new(self.source, &names, reference, problem)
+        let from_client = is_from_client(self.source, reference);
+        MissingValue { reference: describe(reference, &names), from_client, problem }
     }
 
     fn path(&self) -> Result<String, MissingValue> {
@@ -289,7 +298,7 @@ impl<'a> Builder<'a> {
 
     fn append_to_path(&self, path: &mut String, reference: &Reference) -> Result<(), MissingValue> {
         let value = self.scope.bytes(reference).map_err(|problem| self.fail(reference, problem))?;
-        if !matches!(reference, Reference::Parameter(name) if name == REST) {
+        if !is_rest(reference) {
             if value.is_empty() {
                 return Err(self.fail(reference, Problem::Empty));
             }
