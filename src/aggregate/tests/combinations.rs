@@ -9,7 +9,7 @@ use super::*;
 use crate::aggregate::script::{End, answer, ms};
 use crate::aggregate::testing::{aggregate, source};
 use crate::config::model::aggregate::OnError;
-use crate::telemetry::{Completeness, Telemetry};
+use crate::telemetry::{Completeness, Telemetry, catalogue};
 
 const MAX_DEPTH: usize = 8;
 
@@ -119,8 +119,8 @@ fn counted(telemetry: &Telemetry) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::new();
     for line in String::from_utf8(text).expect("text").lines() {
         let label = match line.split_once('{') {
-            Some(("forebay_aggregate_answers_total", _)) => "completeness=\"",
-            Some(("forebay_source_failures_total", _)) => "reason=\"",
+            Some((name, _)) if name == catalogue::AGGREGATE_ANSWERS.name => "completeness=\"",
+            Some((name, _)) if name == catalogue::SOURCE_FAILURES.name => "reason=\"",
             _ => continue,
         };
         let word = line.split_once(label).and_then(|(_, rest)| rest.split_once('"')).expect("the label is there").0;
