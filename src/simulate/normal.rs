@@ -2,6 +2,8 @@
 //!
 //! Written here because a statistics library would bring linear algebra along for sixty lines.
 
+#![expect(clippy::excessive_precision, reason = "the coefficients stand as published")]
+
 /// The standard normal quantile: Wichura, "Algorithm AS 241: The percentage points of the normal distribution", Applied
 /// Statistics 37 (1988), routine PPND16; relative error about 1e-16.
 ///

@@ -256,3 +256,15 @@ fn the_example_in_the_repository_is_right() {
     assert_eq!(settings.upstreams.len(), 8);
     assert_eq!(settings.warnings(), Vec::<String>::new());
 }
+
+#[test]
+fn the_examples_in_the_readme_are_right() {
+    let readme = include_str!("../../../README.md");
+    let examples: Vec<&str> =
+        readme.split("```toml simulate\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+
+    assert!(!examples.is_empty());
+    for example in examples {
+        Settings::parse(example).unwrap_or_else(|error| panic!("{example}\n{error}"));
+    }
+}
