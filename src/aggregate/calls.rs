@@ -15,6 +15,7 @@ use futures_util::future::{Shared, WeakShared};
 use tokio::time::Instant;
 
 use super::call::{Call, Called, Failed, Fetch};
+use crate::message::head::Method;
 use crate::telemetry::Reason;
 
 /// Bytes of answers that may still be kept.
@@ -119,7 +120,7 @@ impl<'a, F: Fetch> Calls<'a, F> {
 
 /// Repeating such a call changes nothing at the upstream (RFC 9110 §9.2.1), so one can stand for two.
 fn may_share(call: &Call) -> bool {
-    matches!(call.method.as_str(), "GET" | "HEAD") && call.body.is_none()
+    matches!(call.method, Method::Get | Method::Head) && call.body.is_none()
 }
 
 /// As another source sees a call: it made no attempt and took no place in a queue.

@@ -20,10 +20,13 @@ use super::json::{Json, write_string, write_string_content};
 use crate::config::model::aggregate::{
     Aggregate, BodyShape, HeaderTemplate, Node, Piece, Reference, RequestBody, Source, Step, Template,
 };
+use crate::message::head::Method;
 use crate::message::path::{PathError, normalise};
 
 /// The parameter that holds what a prefix route matched beyond its prefix: the only one that may have slashes.
 const REST: &str = "rest";
+/// Room for the path and query of most calls.
+const USUAL_TARGET: usize = 96;
 const DOT_SEGMENT: &str = "it makes a dot segment";
 
 /// What an aggregate looks at of a request.
@@ -247,7 +250,7 @@ pub fn build_call(aggregate: &Aggregate, index: usize, scope: &Scope<'_>) -> Res
     let body = builder.body(&mut headers)?;
     Ok(Call {
         source: index,
-        method: source.method.clone(),
+        method: Method::from_bytes(source.method.as_bytes()).expect("the configuration takes no other"),
         target,
         headers,
         body,
@@ -269,7 +272,7 @@ impl<'a> Builder<'a> {
     }
 
     fn path(&self) -> Result<String, MissingValue> {
-        let mut path = String::new();
+        let mut path = String::with_capacity(USUAL_TARGET);
         // Of those in the segment that is being written.
         let mut last_value = None;
         for piece in &self.source.path.pieces {
@@ -335,24 +338,27 @@ impl<'a> Builder<'a> {
     fn append_query(&self, target: &mut String) -> Result<(), MissingValue> {
         let mut separator = '?';
         for (name, template) in &self.source.query {
-            let Some(value) = self.optional(template)? else { continue };
+            if self.is_left_out(template) {
+                continue;
+            }
             target.push(separator);
             percent_encode(name.as_bytes(), target);
             target.push('=');
-            percent_encode(&value, target);
+            self.parts(template, |part| percent_encode(part, target))?;
             separator = '&';
         }
         Ok(())
     }
 
     fn headers(&self) -> Result<Vec<(String, Vec<u8>)>, MissingValue> {
-        let mut headers = Vec::with_capacity(self.source.headers.len() + 1);
+        let mut headers = Vec::with_capacity(self.source.headers.len() + usize::from(self.source.body.is_some()));
         for (name, template) in &self.source.headers {
             let value = match template {
                 HeaderTemplate::Fixed(secret) => Some(secret.reveal().as_bytes().to_vec()),
+                HeaderTemplate::Template(template) if self.is_left_out(template) => None,
                 HeaderTemplate::Template(template) => {
                     self.check_field(template)?;
-                    self.optional(template)?
+                    Some(self.text(template)?)
                 }
             };
             headers.extend(value.map(|value| (name.clone(), value)));
@@ -387,28 +393,27 @@ impl<'a> Builder<'a> {
         Ok(Some(body.into()))
     }
 
-    /// `None` for a template that is one reference to something that is not there.
-    fn optional(&self, template: &Template) -> Result<Option<Vec<u8>>, MissingValue> {
-        if let [Piece::Value(reference)] = &template.pieces[..]
-            && self.scope.bytes(reference) == Err(Problem::Missing)
-        {
-            return Ok(None);
-        }
-        self.text(template).map(Some)
+    /// A template that is one reference to something that is not there.
+    fn is_left_out(&self, template: &Template) -> bool {
+        matches!(&template.pieces[..], [Piece::Value(reference)] if self.scope.bytes(reference) == Err(Problem::Missing))
     }
 
     fn text(&self, template: &Template) -> Result<Vec<u8>, MissingValue> {
         let mut out = Vec::new();
+        self.parts(template, |part| out.extend_from_slice(part))?;
+        Ok(out)
+    }
+
+    fn parts(&self, template: &Template, mut take: impl FnMut(&[u8])) -> Result<(), MissingValue> {
         for piece in &template.pieces {
             match piece {
-                Piece::Literal(text) => out.extend_from_slice(text.as_bytes()),
+                Piece::Literal(text) => take(text.as_bytes()),
                 Piece::Value(reference) => {
-                    let value = self.scope.bytes(reference).map_err(|problem| self.fail(reference, problem))?;
-                    out.extend_from_slice(&value);
+                    take(&self.scope.bytes(reference).map_err(|problem| self.fail(reference, problem))?);
                 }
             }
         }
-        Ok(out)
+        Ok(())
     }
 }
 
