@@ -108,7 +108,7 @@ impl Checked<'_> {
             let reference = match self.names.resolve(written, place) {
                 Ok(reference) => reference,
                 Err(problem) => {
-                    cx.report(problem);
+                    cx.report(*problem);
                     continue;
                 }
             };
@@ -456,6 +456,13 @@ fn check_giver(cx: &mut Decoder<'_>, root: &Root, giver: &NamedItem<Route>) {
     {
         let message = "a path for results needs one parameter: the id of the result";
         cx.report(Problem::error(Code::Conflict, span, message).help("write a path such as \"/results/{id}\""));
+    }
+    if let Some((methods, span)) = giver.value.methods.written()
+        && !methods.iter().any(|method| method.0 == "GET")
+    {
+        let problem =
+            Problem::error(Code::Conflict, span, "results are fetched with GET, which this route does not take");
+        cx.report(problem.help("add \"GET\" to `methods`, or leave them out"));
     }
     let Some((name, span)) = giver.value.results_of.written() else { return };
     let Some(worker) = root.routes().iter().find(|route| route.name == *name) else {
