@@ -10,10 +10,14 @@
 //! and in virtual time, and an instant cannot be mixed up with one of another run. Nothing here knows the proxy.
 
 pub mod arrivals;
+pub mod censored;
 pub mod core;
 pub mod driver;
+pub mod gates;
 pub mod ledger;
+pub mod live;
 pub mod pace;
+pub mod report;
 pub mod result;
 pub mod sim;
 pub mod watch;
