@@ -229,7 +229,7 @@ fn files_are_found_beside_the_settings_and_their_mistakes_are_told() {
     std::fs::write(&file, "[upstream.a]\nworkers = 1\nlatency = { empirical = { file = \"a.txt\" } }").unwrap();
 
     let missing = Settings::load(&file).expect_err("no such file").to_string();
-    assert!(missing.starts_with("line 1: [upstream.a]: a.txt: No such file"), "{missing}");
+    assert!(missing.starts_with("line 3: [upstream.a]: a.txt: No such file"), "{missing}");
     std::fs::write(folder.path().join("a.txt"), "10ms\n11\n").unwrap();
     let wrong = Settings::load(&file).expect_err("no unit").to_string();
     assert!(wrong.contains("a.txt: line 2: \"11\" has no unit"), "{wrong}");

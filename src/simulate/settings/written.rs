@@ -52,7 +52,7 @@ struct Metrics {
 #[serde(deny_unknown_fields, default)]
 struct Written {
     address: SocketAddr,
-    latency: WrittenLatency,
+    latency: Option<Spanned<WrittenLatency>>,
     workers: Option<NonZeroUsize>,
     queue: Option<usize>,
     discipline: Option<WrittenDiscipline>,
@@ -107,7 +107,7 @@ impl Default for Written {
     fn default() -> Self {
         Self {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-            latency: WrittenLatency::Known(Latency::Fixed(Duration::ZERO)),
+            latency: None,
             workers: None,
             queue: None,
             discipline: None,
@@ -183,10 +183,15 @@ impl Written {
         if changes.iter().filter(|change| change.stall && change.every.is_some()).count() > 1 {
             return Err(place.conflict("only one stall may come again (`every`): several could leave no time to work"));
         }
+        let resolve_latency = |latency: Spanned<WrittenLatency>| {
+            let place = Place { line: line_of(text, latency.span().start), ..place };
+            place.latency(latency.into_inner(), read)
+        };
+        let latency = self.latency.map(resolve_latency).transpose()?;
         Ok(Upstream {
             name: place.upstream.to_owned(),
             address: self.address,
-            latency: place.latency(self.latency, read)?,
+            latency: latency.unwrap_or(Latency::Fixed(Duration::ZERO)),
             capacity,
             discipline,
             status: self.status,
