@@ -7,6 +7,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
@@ -14,7 +15,8 @@ use tokio::time::Instant;
 use super::board::{Board, Report};
 use super::call::{Failed, Fetch};
 use super::calls::{Budget, Calls, Sharing};
-use super::merge::{Merged, merge};
+use super::json::Json;
+use super::merge::{Merged, merge, part};
 use super::off_loop::{LARGE, off_loop, size_of};
 use super::outcome::{Outcome, Value};
 use super::plan::{Plan, Refusal, check_all};
@@ -88,6 +90,24 @@ pub async fn merge_off_loop(plan: &Plan, inputs: &Inputs, outcomes: Vec<Outcome>
     let merged = off_loop(move || merge(&aggregate, &inputs, &shared)).await.unwrap_or_else(no_answer);
     // The other owner is gone with the work.
     (Arc::unwrap_or_clone(outcomes), merged)
+}
+
+/// One source's line in a stream, off the event loop when its value is large. `None` after a panic; the summary still says
+/// what became of the source.
+pub async fn part_off_loop(plan: &Plan, outcome: Outcome) -> Option<Bytes> {
+    if size(&outcome) <= LARGE {
+        return Some(part(plan.aggregate(), &outcome));
+    }
+    let aggregate = plan.aggregate().clone();
+    off_loop(move || part(&aggregate, &outcome)).await.ok()
+}
+
+/// A request's JSON body, read off the event loop when it is large; `None` when it is no JSON of at most this depth.
+pub async fn parse_off_loop(body: Bytes, max_depth: usize) -> Option<Json> {
+    if body.len() <= LARGE {
+        return Json::parse(body, max_depth).ok();
+    }
+    off_loop(move || Json::parse(body, max_depth).ok()).await.ok().flatten()
 }
 
 fn no_answer(failed: Failed) -> Merged {

@@ -21,7 +21,6 @@ use super::respond::Failure;
 use super::subrequest::{Context, Subrequests};
 use super::{OpenRequest, Proxy, prepare};
 use crate::aggregate::flights::{Key, Shared};
-use crate::aggregate::json::Json;
 use crate::aggregate::{self, Inputs, Merged, Outcome, Refusal};
 use crate::config::model::ClientGone;
 use crate::config::model::aggregate::Aggregate;
@@ -212,7 +211,6 @@ impl Exchange<'_> {
     ) -> Result<Done, Failure> {
         let Ok(finished) = &*landed else { return Err(Reason::Internal.into()) };
         facts.sources = Some(landed.clone());
-        facts.attempts = finished.outcomes.iter().map(|outcome| outcome.attempts).sum();
         let merged = &finished.merged;
         if facts.reason == Some(Reason::ClientGone) {
             // It left while the work went on.
@@ -273,7 +271,7 @@ impl Exchange<'_> {
             }
             _ => Vec::new(),
         };
-        let named = |name: &String| Some((name.clone(), self.head.fields.get_name(name)?.to_vec()));
+        let named = |name: &String| Some((name.clone(), joined_values(&self.head.fields, name)?));
         let headers = needs.headers.iter().filter_map(named).collect();
         let raw = match needs.body || runtime.keyed_by_body() {
             true => Some(self.read_body(matched, source, client, live).await?),
@@ -281,9 +279,9 @@ impl Exchange<'_> {
         };
         let body = match &raw {
             Some(raw) if needs.body && !raw.is_empty() => {
-                let parsed = Json::parse(raw.clone(), REQUEST_DEPTH);
+                let parsed = aggregate::parse_off_loop(raw.clone(), REQUEST_DEPTH).await;
                 let wrong = "the body is not JSON, or is nested too deeply";
-                Some(parsed.map_err(|_| Failure::refused(Reason::BadRequest, wrong))?)
+                Some(parsed.ok_or_else(|| Failure::refused(Reason::BadRequest, wrong))?)
             }
             _ => None,
         };
@@ -331,6 +329,19 @@ pub fn failure(finished: &Finished, answering: &Answering<'_>) -> Failure {
     });
     let detail = finished.outcomes.iter().find_map(|outcome| outcome.detail.clone()).map(Into::into);
     Failure { public, detail, retry_after: merged.retry_after, ..merged.reason.into() }
+}
+
+/// All values of a field as one (RFC 9110 §5.3; RFC 6265 §5.4 for cookies): a source gets what the client sent, in however
+/// many lines.
+fn joined_values(fields: &Fields, name: &str) -> Option<Vec<u8>> {
+    let mut values = fields.values_of(name);
+    let mut joined = values.next()?.to_vec();
+    let separator: &[u8] = if name == Known::Cookie.name() { b"; " } else { b", " };
+    for value in values {
+        joined.extend_from_slice(separator);
+        joined.extend_from_slice(value);
+    }
+    Some(joined)
 }
 
 /// A request that the plan refuses for what it says.

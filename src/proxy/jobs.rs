@@ -33,6 +33,11 @@ impl Exchange<'_> {
         client: &mut Client<'_>,
         facts: &mut Facts,
     ) -> Result<Done, Failure> {
+        if self.head.method == Method::Head {
+            // Who asks for no body must not begin anything (RFC 9110 §9.2.1), and there is nothing else to tell.
+            let allow = Some("GET, POST, PUT, PATCH, DELETE".to_owned());
+            return Err(Failure { allow, ..Reason::MethodNotAllowed.into() });
+        }
         let job = results.begin().map_err(|reason| Failure { retry_after: Some(ASK_AGAIN), ..reason.into() })?;
         let id = job.id().to_string();
         let background = answering.matched.aggregate().background.as_ref().expect("results are built for it");
@@ -40,7 +45,15 @@ impl Exchange<'_> {
         // Ends with the route's deadline, or when somebody deletes the job.
         let runtime = work.runtime.clone();
         let work = work.detached(permits);
-        self.proxy.tasks.spawn("background job", job.run(async move { stored(&work.await, &runtime) }));
+        let route = answering.matched.route.route.name.clone();
+        let run = async move {
+            let stored = stored(&work.await, &runtime);
+            if stored.body.is_none() {
+                tracing::warn!(route, reason = stored.reason.code(), "background work failed");
+            }
+            stored
+        };
+        self.proxy.tasks.spawn("background job", job.run(run));
         let fields = self.begin_answer(202);
         fields.set_known(Known::ContentType, b"application/json");
         fields.push(b"location", location.as_bytes());
