@@ -36,7 +36,7 @@ fn main() -> io::Result<()> {
     let mode = std::env::args().nth(1).unwrap_or_else(|| usage("a mode is missing"));
     let options = Options::from_args_after(1);
     match mode.as_str() {
-        "upstream" => serve(options.listen(), move |request| answer_late(request)),
+        "upstream" => serve(options.listen(), answer_late),
         "serve" => {
             let upstream = options.upstream();
             let calls = client();
