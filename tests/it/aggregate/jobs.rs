@@ -161,3 +161,15 @@ async fn a_result_beyond_all_kept_bytes_is_said_and_not_kept() {
     let scrape = at_rest(&forebay).await;
     assert!(scrape.sum("forebay_job_result_bytes", &[]) <= 4096.0);
 }
+
+#[tokio::test]
+async fn head_begins_no_job() {
+    let app = Upstream::json("1").await;
+    let forebay = forebay(app.address, &routes("true").replace("methods = [\"POST\"]\n", "")).await;
+
+    let answer = http::request(forebay.address(), "HEAD", "/report", &[], b"").await.expect("an answer");
+
+    assert_eq!((answer.status, answer.reason()), (405, Some("method_not_allowed")));
+    at_rest(&forebay).await;
+    assert!(app.seen().requests.is_empty());
+}

@@ -97,7 +97,7 @@ async fn lines_come_in_the_order_of_completion_and_the_summary_last() {
     assert_eq!(summary["sources"]["b"]["reason"], "upstream_5xx");
     let line = &forebay.access_log_of(1).await[0];
     assert_eq!((&line["reason"], &line["bytes_out"]), (&"partial".into(), &content.len().into()), "{line}");
-    assert_eq!(line["completeness"], "2/3", "{line}");
+    assert_eq!((&line["completeness"], &line["attempts"]), (&"2/3".into(), &3.into()), "{line}");
     at_rest(&forebay).await;
 }
 
