@@ -98,7 +98,7 @@ impl Page {
             return;
         }
         self.push("<h2>Gates</h2>");
-        self.table("", &["Gate", "", "Measured"], |rows| {
+        self.table("gates", &["Gate", "", "Measured"], |rows| {
             for gate in &result.gates {
                 let (class, word) = match gate.passed {
                     Some(true) => ("good", "pass"),
@@ -138,8 +138,7 @@ impl Page {
         let counts = &totals.counts;
         if counts.censored() > 0 {
             self.push(&format!(
-                "<p class=note>&ge; is a lower bound: {} requests timed out and {} were unfinished; \
-                 they took at least as long as they are counted with.",
+                "<p class=note>&ge; is a lower bound: {} timed out and {} unfinished took at least that long.",
                 format::count(counts.timeout),
                 format::count(counts.unfinished)
             ));
