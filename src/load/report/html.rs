@@ -122,6 +122,9 @@ impl Page {
             ("Connecting", "part of the service time", plain(&totals.connect)?),
             ("Lateness", "of the generator", plain(&totals.lateness)?),
         ];
+        if totals.counts.sent == 0 {
+            return Ok(());
+        }
         self.push("<h2>Times</h2>");
         let names = STATISTICS.map(|statistic| statistic.to_string());
         let mut head = vec!["", "Count"];
@@ -360,7 +363,7 @@ fn figure(title: &str, text: &str, legend: &[(&str, &str)], svg: &str) -> String
     let keys: String =
         legend.iter().map(|(class, name)| format!("<li><i class={class}></i>{}", escape(name))).collect();
     format!(
-        "<figure><figcaption><h2>{}</h2><p>{}</p><ul class=legend>{keys}</ul></figcaption>{svg}</figure>",
+        "<figure><figcaption><h2>{}</h2><p>{}</p><ul class=legend>{keys}</ul></figcaption><div class=scroll>{svg}</div></figure>",
         escape(title),
         escape(text)
     )
