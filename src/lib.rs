@@ -14,6 +14,7 @@ pub mod fuzzing;
 pub mod handover;
 pub mod healthcheck;
 pub mod limits;
+pub mod load;
 pub mod message;
 pub mod proxy;
 pub mod reload;
