@@ -10,6 +10,8 @@
 //! and in virtual time, and an instant cannot be mixed up with one of another run. Nothing here knows the proxy.
 
 pub mod arrivals;
+pub mod checks;
+pub mod client;
 pub mod core;
 pub mod driver;
 pub mod ledger;
