@@ -427,6 +427,18 @@ mod tests {
     }
 
     #[test]
+    fn large_values_pass_whole() {
+        let numbers = format!("[{}]", vec!["0.10"; 100_000].join(","));
+        let text = format!("\"{}\"", "\\ud800 \u{e4}".repeat(50_000));
+        for part in [numbers, text] {
+            let object = json(&format!("{{\"a\":1,\"big\":{part},\"b\":2}}"));
+            let found = object.get(&json_path("big")).expect("it is there");
+            assert!(found.as_bytes() == part.as_bytes());
+            assert!(found.items().is_none_or(|items| items.len() == 100_000));
+        }
+    }
+
+    #[test]
     fn parts_are_found_by_path() {
         let text = r#"{"a":{"b":[10,{"c":1e400}]},"\u0061\/b":5,"0":6,"":7}"#;
         for (path, part) in [

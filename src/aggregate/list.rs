@@ -144,7 +144,7 @@ async fn call_distinct<F: Fetch>(
             None => return reports,
             Some(Err(_aborted)) => {}
             Some(Ok((index, report))) => {
-                if stops && report.result.is_err() && index < end {
+                if stops && report.result.is_err() {
                     end = index;
                     handles.iter().skip(index + 1).for_each(AbortHandle::abort);
                 }

@@ -8,6 +8,9 @@
 //! 3. `merge` makes the answer from the outcomes (pure). The bytes depend on the outcomes and on the order of the file, never
 //!    on the order of arrival.
 //!
+//! Within `execute`, `board` decides what may begin and when it is enough, `work` does what one source does (`list` when it
+//! is many calls), `calls` sends identical calls once, and `interpret` makes a value of an answer.
+//!
 //! `json` keeps JSON as the bytes that arrived, so that no number changes; `template` puts values into paths, queries, fields
 //! and bodies. `results` keeps the answers of background work, `flights` joins identical requests of several clients.
 //!

@@ -108,11 +108,11 @@ fn is_of_client(list: &Reference) -> bool {
     }
 }
 
-/// Calls to different upstreams, or with different limits of their answers, are never identical.
+/// Calls to different upstreams are never identical.
 fn groups(sources: &[Arc<Source>]) -> (Vec<Option<usize>>, usize) {
-    let mut members: HashMap<(&str, u64), Vec<usize>> = HashMap::new();
+    let mut members: HashMap<&str, Vec<usize>> = HashMap::new();
     for (index, source) in sources.iter().enumerate() {
-        members.entry((&source.upstream.name, source.max_body_bytes)).or_default().push(index);
+        members.entry(&source.upstream.name).or_default().push(index);
     }
     let mut groups = vec![None; sources.len()];
     let has_company = |members: &Vec<usize>| members.len() > 1 || sources[members[0]].for_each.is_some();

@@ -324,13 +324,17 @@ fn check_upgrade_protocol(cx: &mut Decoder<'_>, upstream: &NamedItem<Upstream>, 
 }
 
 /// A limit above one that holds for all can never be reached. What waits in the queue over all routes counts for its
-/// route, but has not come to its upstream yet (`limits/admission.rs`).
+/// route, but has not come to its upstream yet (`limits/admission.rs`). One request of an aggregate is many at its
+/// upstreams, so nothing can be said about those.
 fn check_limit_sizes(cx: &mut Decoder<'_>, root: &Root) {
     let Some(limits) = root.limits.get() else { return };
     let Some((all, all_span)) = limits.max_in_flight.written() else { return };
     let waiting = limits.queue.get().and_then(|queue| queue.capacity.copied()).unwrap_or(0);
     let of_routes = root.routes().iter().map(|route| (&route.value.max_in_flight, waiting));
-    let of_upstreams = root.upstreams().iter().map(|upstream| (&upstream.value.max_in_flight, 0));
+    let called =
+        |name: &str| root.routes().iter().any(|route| route.value.aggregate.is_written() && route.value.calls(name));
+    let proxied = root.upstreams().iter().filter(|upstream| !called(&upstream.name));
+    let of_upstreams = proxied.map(|upstream| (&upstream.value.max_in_flight, 0));
     for (field, waiting) in of_routes.chain(of_upstreams) {
         let most = all.saturating_add(waiting);
         let Some((max, span)) = field.written().filter(|(max, _)| **max > most) else { continue };

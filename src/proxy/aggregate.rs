@@ -2,6 +2,7 @@
 //! sent. What is called and what the answer looks like is decided in `crate::aggregate`; here are the client, its leaving
 //! and the work that goes on without it. `stream` sends parts as they complete, `jobs` works in the background.
 
+use std::borrow::Cow;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use crate::aggregate::{self, Inputs, Merged, Outcome, Refusal};
 use crate::config::model::ClientGone;
 use crate::config::model::aggregate::Aggregate;
 use crate::limits::{Permits, RateFields, rate_fields};
-use crate::message::head::Known;
+use crate::message::head::{Fields, Known};
 use crate::message::path;
 use crate::telemetry::{Completeness, Reason, server_timing};
 
@@ -218,24 +219,40 @@ impl Exchange<'_> {
             return Ok(Done::Answered { complete: false });
         }
         let Some(body) = &merged.body else { return Err(failure(finished, answering)) };
-        self.begin_answer(merged.status, answering, facts);
-        let fields = &mut self.work.answer.fields;
+        let fields = self.begin_answer(merged.status);
         fields.set_known(Known::ContentType, merged.content_type.as_bytes());
         for (name, value) in outcome_fields(finished, answering.matched.aggregate()) {
             fields.push(name.as_bytes(), value.as_bytes());
         }
         facts.reason = Some(merged.reason);
         let body = body.clone();
-        self.send_whole(&body, source, client, facts).await
+        self.send_answer(&body, answering, source, client, facts).await
     }
 
-    /// The head of an answer to this route's clients, with the fields that do not depend on the sources.
-    pub fn begin_answer(&mut self, status: u16, answering: &Answering<'_>, facts: &Facts) {
-        let head = &mut self.work.answer;
-        head.reset();
-        head.status = status;
+    /// Begins the head of an answer of our own; gives its fields.
+    pub fn begin_answer(&mut self, status: u16) -> &mut Fields {
+        self.work.answer.reset();
+        self.work.answer.status = status;
+        &mut self.work.answer.fields
+    }
+
+    /// What every answer of the route has; the route's own edits come last, so that they hold for all fields.
+    pub fn complete_head(&mut self, answering: &Answering<'_>, facts: &Facts) {
         let edits = &answering.matched.route.route.response_headers;
-        prepare::answer_fields(&mut head.fields, edits, facts, answering.rate.as_ref());
+        prepare::answer_fields(&mut self.work.answer.fields, edits, facts, answering.rate.as_ref());
+    }
+
+    /// Sends the answer that was begun. `facts.reason` says what the end is when that succeeds.
+    pub async fn send_answer(
+        &mut self,
+        body: &[u8],
+        answering: &Answering<'_>,
+        source: &Source<'_>,
+        client: &mut Client<'_>,
+        facts: &mut Facts,
+    ) -> Result<Done, Failure> {
+        self.complete_head(answering, facts);
+        self.send_whole(body, source, client, facts).await
     }
 
     /// What the templates of the route need of this request.
@@ -248,10 +265,11 @@ impl Exchange<'_> {
         live: &Live,
     ) -> Result<Received, Failure> {
         let needs = runtime.plan.needs();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        // A value that is not UTF-8 is one that is not there: nothing may be sent on that the client did not mean.
+        let text = |bytes: Cow<'_, [u8]>| String::from_utf8(bytes.into_owned()).ok();
         let query = match self.head.query() {
             Some(raw) if needs.query => {
-                path::query_pairs(raw).map(|(name, value)| (text(&name), text(&value))).collect()
+                path::query_pairs(raw).filter_map(|(name, value)| Some((text(name)?, text(value)?))).collect()
             }
             _ => Vec::new(),
         };
@@ -317,7 +335,7 @@ pub fn failure(finished: &Finished, answering: &Answering<'_>) -> Failure {
 
 /// A request that the plan refuses for what it says.
 pub fn refused(refusal: Refusal) -> Failure {
-    let detail: std::borrow::Cow<'static, str> = refusal.detail.into();
+    let detail: Cow<'static, str> = refusal.detail.into();
     Failure { public: Some(detail.clone()), detail: Some(detail), ..refusal.reason.into() }
 }
 

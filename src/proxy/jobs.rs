@@ -41,14 +41,13 @@ impl Exchange<'_> {
         let runtime = work.runtime.clone();
         let work = work.detached(permits);
         self.proxy.tasks.spawn("background job", job.run(async move { stored(&work.await, &runtime) }));
-        self.begin_answer(202, answering, facts);
-        let fields = &mut self.work.answer.fields;
+        let fields = self.begin_answer(202);
         fields.set_known(Known::ContentType, b"application/json");
         fields.push(b"location", location.as_bytes());
         push_ask_again(fields);
         facts.reason = Some(Reason::Ok);
         let body = serde_json::json!({ "id": id, "status": "running", "status_url": location });
-        self.send_whole(&line(&body), source, client, facts).await
+        self.send_answer(&line(&body), answering, source, client, facts).await
     }
 
     /// Answers with the result of a job, or with how it stands. `DELETE` forgets it, or ends it.
@@ -68,9 +67,9 @@ impl Exchange<'_> {
             Method::Delete => {
                 return match results.remove(id) {
                     Removed::Result | Removed::Cancelled => {
-                        self.begin_answer(204, &answering, facts);
+                        self.begin_answer(204);
                         facts.reason = Some(Reason::Ok);
-                        self.send_whole(b"", source, client, facts).await
+                        self.send_answer(b"", &answering, source, client, facts).await
                     }
                     Removed::Gone => Err(Reason::ResultGone.into()),
                     Removed::Unknown => Err(Reason::NoResult.into()),
@@ -85,15 +84,14 @@ impl Exchange<'_> {
             Lookup::Unknown => Err(Reason::NoResult.into()),
             Lookup::Gone => Err(Reason::ResultGone.into()),
             Lookup::Running { since } => {
-                self.begin_answer(202, &answering, facts);
-                let fields = &mut self.work.answer.fields;
+                let fields = self.begin_answer(202);
                 fields.set_known(Known::ContentType, b"application/json");
                 fields.set_known(Known::CacheControl, b"no-store");
                 push_ask_again(fields);
                 facts.reason = Some(Reason::Ok);
                 let ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
                 let body = serde_json::json!({ "id": id.to_string(), "status": "running", "running_ms": ms });
-                self.send_whole(&line(&body), source, client, facts).await
+                self.send_answer(&line(&body), &answering, source, client, facts).await
             }
             Lookup::Ready { stored, expires } => {
                 self.send_stored(&stored, expires, &answering, source, client, facts).await
@@ -111,8 +109,7 @@ impl Exchange<'_> {
         facts: &mut Facts,
     ) -> Result<Done, Failure> {
         let Some(body) = &stored.body else { return Err(stored.reason.into()) };
-        self.begin_answer(stored.status, answering, facts);
-        let fields = &mut self.work.answer.fields;
+        let fields = self.begin_answer(stored.status);
         for (name, value) in &stored.headers {
             fields.set(name, value.as_bytes());
         }
@@ -120,7 +117,7 @@ impl Exchange<'_> {
         let left = expires.saturating_duration_since(Instant::now()).as_secs();
         fields.set_known(Known::CacheControl, format!("private, max-age={left}").as_bytes());
         facts.reason = Some(stored.reason);
-        self.send_whole(body, source, client, facts).await
+        self.send_answer(body, answering, source, client, facts).await
     }
 }
 

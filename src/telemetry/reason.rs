@@ -122,8 +122,8 @@ reasons! {
     MissingValue = "missing_value", 502, UpstreamError, "A value that this call needs is not there.";
     /// Of a source: another one, whose answer it needs, failed.
     DependencyFailed = "dependency_failed", 502, UpstreamError, "A source that this one needs failed.";
-    /// Of a source: it was cancelled since others had answered. Of no request.
-    NotNeeded = "not_needed", 502, UpstreamError, "Others had answered before.";
+    /// Of a source or an attempt, never of a request.
+    NotNeeded = "not_needed", 502, UpstreamError, "Nobody needed the answer any more: others were enough, or the client had left.";
     SourcesFailed = "sources_failed", 502, UpstreamError, "No source gave a usable answer.";
     MergeConflict = "merge_conflict", 502, UpstreamError, "The answers of the sources cannot be merged.";
 

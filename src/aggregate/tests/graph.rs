@@ -4,7 +4,7 @@ use super::*;
 use crate::aggregate::json::Json;
 use crate::aggregate::script::{End, answer, ms};
 use crate::aggregate::testing::{aggregate, for_each, source, template};
-use crate::aggregate::{Ending, Fallback};
+use crate::aggregate::{Answer, Ending, Fallback};
 use crate::config::model::aggregate::{BodyShape, Format, OnError};
 
 fn three_users() -> Aggregate {
@@ -241,6 +241,17 @@ async fn without_a_required_source_there_is_no_answer_and_nothing_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_about_to_begin_when_a_needed_source_fell_was_never_called() {
+    let script = Script::default().answers("/x", ms(20), "1").ends("/y", ms(10), End::Fails(Reason::UpstreamReset));
+    let needed = with(source("needed", "/{#0}/{#1}"), |source| source.required = true);
+
+    let ran = run(aggregate(vec![source("x", "/x"), source("y", "/y"), source("z", "/z/{#0}"), needed]), &script).await;
+
+    assert_eq!(ran.merged.failed_source, Some(3));
+    assert_eq!((ran.outcomes[2].attempts, ran.outcomes[2].reason), (0, Reason::NotNeeded));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_required_source_with_a_fallback_is_there() {
     let needed = with(source("needed", "/needed"), |source| {
         source.required = true;
@@ -304,6 +315,18 @@ async fn answers_together_stay_within_the_bound_of_the_aggregate() {
     let ran = run(Aggregate { max_bytes: 15, ..sources.clone() }, &script).await;
     assert_eq!(ran.reasons(), [Reason::Ok, Reason::UpstreamTooLarge]);
     assert_eq!(run(Aggregate { max_bytes: 16, ..sources }, &script).await.endings(), ["ok", "ok"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_decoding_adds_counts_in_the_bound_too() {
+    // "[1]", by Python's `gzip.compress`.
+    let gzip = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03\x8b\x36\x8c\x05\x00\xb8\x32\x2f\x4c\x03\x00\x00\x00";
+    let encoded = Answer { content_encoding: Some("gzip".into()), body: gzip[..].into(), ..answer(200, "") };
+    let script = Script::default().ends("/", ms(1), End::Answer(encoded));
+    let within = |max_bytes| Aggregate { max_bytes, ..aggregate(vec![source("a", "/")]) };
+
+    assert_eq!(run(within(gzip.len() as u64 + 3), &script).await.body(), r#"{"a":[1]}"#);
+    assert_eq!(run(within(gzip.len() as u64 + 2), &script).await.reasons(), [Reason::UpstreamTooLarge]);
 }
 
 #[tokio::test(start_paused = true)]

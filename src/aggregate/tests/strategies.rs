@@ -138,6 +138,18 @@ async fn dropping_the_whole_cancels_every_call() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_not_needed_is_cancelled_before_anybody_is_told() {
+    let script = script(&[100, 200, 300]);
+    let plan = Plan::new(Arc::new(by(Strategy::First, 3)));
+    let mut in_flight = Vec::new();
+
+    let told = |_: &Outcome| in_flight.push(script.log().in_flight);
+    execute(&plan, &Inputs::default(), &script, None, told).await.expect("not refused");
+
+    assert_eq!(in_flight, [0, 0, 0]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_thousand_sources_take_as_long_as_one() {
     let delays = vec![100; 1000];
 

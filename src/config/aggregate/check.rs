@@ -108,7 +108,7 @@ impl Checked<'_> {
             let reference = match self.names.resolve(written, place) {
                 Ok(reference) => reference,
                 Err(problem) => {
-                    cx.report(problem);
+                    cx.report(*problem);
                     continue;
                 }
             };
@@ -152,12 +152,27 @@ impl Checked<'_> {
                 .related(strategy.span(), "the strategy");
             cx.report(problem.help("take strategy = \"all\", or build the source from the request alone"));
         }
-        for source in self.aggregate.sources().iter().filter(|_| word != StrategyWord::Quorum) {
-            if let Some((WrittenOnError::Source(_), span)) = source.value.on_error.written() {
-                let message = format!("with strategy = {shown} each source already stands in for the others");
-                let problem = Problem::error(Code::Conflict, span, message).related(strategy.span(), "the strategy");
-                cx.report(problem.help("take `on_error` out"));
-            }
+        let sources = self.aggregate.sources();
+        for (index, source) in sources.iter().enumerate() {
+            let Some((on_error, span)) = source.value.on_error.written() else { continue };
+            let last_resort = word == StrategyWord::Fallback && index + 1 == sources.len();
+            let (message, help) = match on_error {
+                WrittenOnError::Source(_) if word != StrategyWord::Quorum => {
+                    let message = format!("with strategy = {shown} each source already stands in for the others");
+                    (message, "take `on_error` out")
+                }
+                // It would count as usable at once, and the others would be cancelled for it.
+                WrittenOnError::Value(_) if !last_resort => {
+                    let message = format!(
+                        "with strategy = {shown} this value counts as an answer as soon as `{}` fails",
+                        source.name
+                    );
+                    (message, "use strategy = \"fallback\" and give the last source the value")
+                }
+                _ => continue,
+            };
+            let problem = Problem::error(Code::Conflict, span, message).related(strategy.span(), "the strategy");
+            cx.report(problem.help(help));
         }
     }
 
@@ -456,6 +471,13 @@ fn check_giver(cx: &mut Decoder<'_>, root: &Root, giver: &NamedItem<Route>) {
     {
         let message = "a path for results needs one parameter: the id of the result";
         cx.report(Problem::error(Code::Conflict, span, message).help("write a path such as \"/results/{id}\""));
+    }
+    if let Some((methods, span)) = giver.value.methods.written()
+        && !methods.iter().any(|method| method.0 == "GET")
+    {
+        let problem =
+            Problem::error(Code::Conflict, span, "results are fetched with GET, which this route does not take");
+        cx.report(problem.help("add \"GET\" to `methods`, or leave them out"));
     }
     let Some((name, span)) = giver.value.results_of.written() else { return };
     let Some(worker) = root.routes().iter().find(|route| route.name == *name) else {

@@ -78,7 +78,8 @@ impl Checked<'_> {
         });
         let bound = memory::bound(answers, max_bytes.0);
         let of_all = root.limits.get().and_then(|limits| limits.max_in_flight.copied());
-        let in_flight = [self.route.value.max_in_flight.copied(), of_all].into_iter().flatten().min();
+        let running = self.aggregate.background_on().and_then(|background| background.max_running.copied());
+        let in_flight = [self.route.value.max_in_flight.copied(), of_all, running].into_iter().flatten().min();
         let total = bound.request.saturating_mul(in_flight.unwrap_or(1) as u64);
         if total <= MUCH_MEMORY {
             return;

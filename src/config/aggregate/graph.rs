@@ -105,6 +105,26 @@ impl Graph {
         calls.map(|source| self.settled(source, &mut known)).fold(Way::default(), longer)
     }
 
+    /// When each source begins at the latest, if those before it have timeouts. Without a cycle.
+    pub fn begins(&self) -> Vec<Duration> {
+        let mut known = vec![None; self.after.len()];
+        let mut begins: Vec<Duration> =
+            (0..self.after.len()).map(|source| self.begun(source, &mut known).time).collect();
+        for (source, stand_in) in self.stand_in.iter().enumerate() {
+            let Some(stand_in) = *stand_in else { continue };
+            let failed = begins[source].saturating_add(self.timeout[source].unwrap_or_default());
+            begins[stand_in] = begins[stand_in].max(failed);
+        }
+        if self.in_turn {
+            let mut passed = Duration::ZERO;
+            for (begin, timeout) in begins.iter_mut().zip(&self.timeout) {
+                *begin = passed;
+                passed = passed.saturating_add(timeout.unwrap_or_default());
+            }
+        }
+        begins
+    }
+
     /// The longest way to the end of a source, with its stand-ins.
     fn settled(&self, source: usize, known: &mut Vec<Option<Way>>) -> Way {
         if let Some(way) = &known[source] {
@@ -186,7 +206,7 @@ mod tests {
         /// Edges to earlier sources only cannot make a cycle; whatever the edges, every function ends.
         #[test]
         fn any_graph_is_understood(edges in proptest::collection::vec((0usize..8, 0usize..8), 0..16), forward in any::<bool>()) {
-            let mut graph = graph(&[&[]; 8], &[None; 8], &[1; 8]);
+            let mut graph = graph(&[&[][..]; 8], &[None; 8], &[1; 8]);
             for (from, to) in edges {
                 let (from, to) = if forward { (from.max(to), from.min(to)) } else { (from, to) };
                 if from != to && !graph.after[from].contains(&to) {

@@ -2,6 +2,7 @@
 //! checks and its explanation. Its keys are in [`super::elements::aggregate`].
 
 pub mod check;
+pub mod explain;
 pub mod fit;
 pub mod graph;
 pub mod memory;

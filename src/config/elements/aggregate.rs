@@ -259,7 +259,7 @@ impl Aggregate {
             WrittenOnError::Embed => OnError::Embed,
             WrittenOnError::Omit => OnError::Omit,
             WrittenOnError::Fail => OnError::Fail,
-            WrittenOnError::Value(json) => OnError::Value(json.0.clone()),
+            WrittenOnError::Value(value) => OnError::Value(value.json.clone()),
             WrittenOnError::Source(_) => OnError::Source(self.stand_in(source)?),
         })
     }

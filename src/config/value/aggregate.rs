@@ -428,10 +428,7 @@ impl Value for WrittenOnError {
             WrittenOnError::Embed => "embed".into(),
             WrittenOnError::Omit => "omit".into(),
             WrittenOnError::Fail => "fail".into(),
-            WrittenOnError::Value(json) => {
-                let value: Json = serde_json::from_str(&json.0).unwrap_or_else(|_| json.0.as_str().into());
-                serde_json::json!({ "value": value })
-            }
+            WrittenOnError::Value(value) => serde_json::json!({ "value": value.shown }),
             WrittenOnError::Source(name) => serde_json::json!({ "source": name.value }),
         })
     }

@@ -3,6 +3,7 @@
 //! What must take long enough is bounded exactly. What must be fast has to be faster than the same work done serially, which
 //! holds on a busy machine, too; the numbers are printed.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -293,21 +294,24 @@ async fn large_merges_hold_up_neither_small_requests_nor_the_event_loop() {
         times
     };
     let alone = small(200).await;
-    let lag_before = forebay.scrape().await.sum("forebay_runtime_lag_seconds_sum", &[]);
+    let before = forebay.scrape().await;
 
     let started = Instant::now();
+    let over = Cell::new(false);
     let large = async {
         let large = join_all((0..4).map(|_| timed(&forebay, "/large"))).await;
+        over.set(true);
         (large, started.elapsed())
     };
     let beside = async {
         let mut times = Vec::new();
-        while started.elapsed() < seconds(1.0) {
-            times.extend(small(10).await);
+        while !over.get() {
+            times.extend(small(1).await);
         }
         times
     };
     let ((large, large_took), beside) = tokio::join!(large, beside);
+    let after = forebay.scrape().await;
 
     for (response, _) in &large {
         let body = response.json();
@@ -315,14 +319,22 @@ async fn large_merges_hold_up_neither_small_requests_nor_the_event_loop() {
         assert_eq!(body["b"][1], json!({"id": 123456789, "name": "Ada Lovelace"}));
         assert!(body["c"].as_array().unwrap().len() > 50_000);
     }
-    let lag = forebay.scrape().await.sum("forebay_runtime_lag_seconds_sum", &[]) - lag_before;
-    let p99 = |times: &[Duration]| quantile(times, 0.99);
+    let counted = |name: &str| after.sum(name, &[]) - before.sum(name, &[]);
+    let lag = counted("forebay_runtime_lag_seconds_sum") / counted("forebay_runtime_lag_seconds_count");
+    let busy = counted("forebay_runtime_busy_seconds_total");
+    let (p50, p99) = (quantile(&beside, 0.5), quantile(&beside, 0.99));
     println!(
-        "4 merges of 18 MB in {large_took:?}: lag {lag:.3} s in all; p99 of {} small requests {:?}, alone {:?}",
+        "4 merges of 18 MB in {large_took:?}: the loop was busy for {busy:.3} s and {:.1} ms late; {} small requests: \
+         p50 {p50:?}, p99 {p99:?}, alone {:?}",
+        1000.0 * lag,
         beside.len(),
-        p99(&beside),
-        p99(&alone)
+        quantile(&alone, 0.99)
     );
+    // With everything on the loop it is busy for 0.94 of the time and 640 ms late; else for 0.2 and 11 to 30 ms, on a busy
+    // machine. (p99 is no measure here: this test's own reading of the large answers holds its clients up, too.)
+    assert!(busy < large_took.as_secs_f64() / 2.0, "{busy} s of {large_took:?}");
+    assert!(lag < 0.2, "{lag} s");
+    assert!(p50 < seconds(0.1), "{p50:?}");
 }
 
 /// Row 11: as with `asyncio.shield`, the work runs to its end though the client went away; without it, it is cancelled.
