@@ -75,6 +75,12 @@ pub fn of_exchange(error: &hyper::Error) -> ErrorKind {
     }
 }
 
+/// Whether the target says that it did not look at the request, so that it may be sent again.
+pub fn is_refused_stream(error: &hyper::Error) -> bool {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>());
+    cause.is_some_and(|error| error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM))
+}
+
 fn of_http2(error: &h2::Error) -> ErrorKind {
     match error.get_io() {
         Some(error) => of_io(error),

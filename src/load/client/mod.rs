@@ -3,8 +3,8 @@
 //!
 //! It stands on hyper's connections and on nothing above them, since what a load test measures must not be done behind
 //! its back: no redirect is followed, nothing is sent twice, no request waits in a pool for somebody else's connection.
-//! The one thing that is repeated is a request of which nothing was sent, because the target had closed the idle
-//! connection that was picked for it.
+//! What is repeated is only what the target cannot have seen: a request of which nothing was sent, because the idle
+//! connection picked for it had been closed, and an HTTP/2 request that was refused unseen.
 //!
 //! Each thread has connections of its own: they belong to the runtime in which they were made.
 
@@ -80,7 +80,6 @@ pub struct Client {
 /// What is known of a target before the run.
 struct Prepared {
     request: Request<RequestBody>,
-    /// For HTTP/1.1: the last request on its connection says so.
     expectation: Expectation,
     tally: Tally,
     pool: Arc<Pool>,
@@ -212,6 +211,7 @@ impl Prepared {
         progress: &mut Progress,
     ) -> Result<(http::response::Parts, Kept), ErrorKind> {
         let mut request = self.request.clone();
+        let mut refusals = 0;
         loop {
             let (place, connect) = pool.mine().place().await?;
             progress.connect = connect;
@@ -221,6 +221,11 @@ impl Prepared {
                 Err(mut error) => match error.take_message() {
                     Some(unsent) if connect.is_none() => {
                         request = unsent;
+                        continue;
+                    }
+                    _ if failure::is_refused_stream(error.error()) && refusals < http2::MOST_REFUSALS => {
+                        refusals += 1;
+                        request = self.request.clone();
                         continue;
                     }
                     _ => return Err(failure::of_exchange(error.error())),

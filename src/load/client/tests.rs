@@ -298,7 +298,8 @@ async fn http2_requests_share_connections_as_far_as_the_target_allows() {
     assert_eq!((first.end, first.bytes), (OK, "HTTP/2.0 GET /a".len() as u64));
     assert!(first.connect.is_some());
 
-    // By now the target has said that it allows 3 streams.
+    // By now the target has said that it allows 3 streams; the connection's own task has to read it.
+    tokio::task::yield_now().await;
     let calls = futures_util::future::join_all((1..=9).map(|number| client.call(0, number))).await;
     assert!(calls.iter().all(|call| call.end == OK));
     assert!((2..=3).contains(&accepted.load(Ordering::Relaxed)), "{accepted:?}");
@@ -323,7 +324,7 @@ async fn http2_requests_that_are_dropped_free_their_place() {
 async fn http2_failures_have_their_names() {
     let settings = Settings { http2: true, ..Settings::default() };
     let refused = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let (garbage, _) = raw("HTTP/1.1 400 Bad Request\r\n\r\n", After::Close).await;
+    let (garbage, _ended) = raw("HTTP/1.1 400 Bad Request\r\n\r\n", After::Stall).await;
     for (address, kind) in [(refused, ErrorKind::Refused), (garbage, ErrorKind::Protocol)] {
         let client = client(get(origin(address)), Expectation::default(), &settings).await;
         assert_eq!(failed(&client.call(0, 0).await), kind);
