@@ -17,7 +17,9 @@ pub mod driver;
 pub mod ledger;
 pub mod pace;
 pub mod result;
+pub mod safety;
 pub mod sim;
+pub mod targets;
 pub mod watch;
 
 use std::fmt;
