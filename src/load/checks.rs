@@ -20,9 +20,15 @@ use crate::config::value::json_path::{parse_json_path, show_json_path};
 pub enum Check {
     Status(Vec<StatusRange>),
     /// A field is there, or has this value.
-    Header { name: HeaderName, value: Option<String> },
+    Header {
+        name: HeaderName,
+        value: Option<String>,
+    },
     /// A part of the JSON body is there, or equals this.
-    Json { path: JsonPath, value: Option<Json> },
+    Json {
+        path: JsonPath,
+        value: Option<Json>,
+    },
 }
 
 impl FromStr for Check {
@@ -45,7 +51,10 @@ impl FromStr for Check {
                 let path = parse_json_path(path).map_err(|error| path_problem(path, &error))?;
                 Ok(Check::Json { path, value: value.map(json_or_text) })
             }
-            _ => Err("write `status=200-299`, `header:NAME`, `header:NAME=VALUE`, `json:PATH` or `json:PATH=VALUE`".into()),
+            _ => {
+                Err("write `status=200-299`, `header:NAME`, `header:NAME=VALUE`, `json:PATH` or `json:PATH=VALUE`"
+                    .into())
+            }
         }
     }
 }
@@ -347,7 +356,8 @@ mod tests {
 
     #[test]
     fn an_answer_after_the_deadline_is_counted_however_it_ended() {
-        let mut expectation = Expectation { deadline: Some(Duration::ZERO), tolerance: Duration::ZERO, ..Expectation::default() };
+        let mut expectation =
+            Expectation { deadline: Some(Duration::ZERO), tolerance: Duration::ZERO, ..Expectation::default() };
         let tally = Tally::default();
         drop(tally.promise(&expectation));
         expectation.deadline = Some(Duration::from_secs(3600));

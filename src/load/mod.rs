@@ -15,6 +15,7 @@ pub mod client;
 pub mod core;
 pub mod driver;
 pub mod ledger;
+pub mod options;
 pub mod pace;
 pub mod result;
 pub mod safety;

@@ -82,7 +82,18 @@ mod tests {
 
     #[test]
     fn near_targets_need_no_word() {
-        for address in ["127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.3.4", "100.64.0.1", "::1", "fd00::1", "fe80::1", "::ffff:10.0.0.1"] {
+        for address in [
+            "127.0.0.1",
+            "10.1.2.3",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.3.4",
+            "100.64.0.1",
+            "::1",
+            "fd00::1",
+            "fe80::1",
+            "::ffff:10.0.0.1",
+        ] {
             assert_eq!(check_targets(&[target("near", &[address])], &[]), Ok(()), "{address}");
         }
         assert_eq!(check_targets(&[target("unix", &[])], &[]), Ok(()));

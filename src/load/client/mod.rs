@@ -6,16 +6,17 @@
 //! What is repeated is only what the target cannot have seen: a request of which nothing was sent, because the idle
 //! connection picked for it had been closed, and an HTTP/2 request that was refused unseen.
 //!
-//! Each thread has connections of its own: they belong to the runtime in which they were made.
+//! A [`Blueprint`] makes a [`Client`] for each worker. Clients share what was counted and no connection: a connection
+//! belongs to the runtime in which it was made.
 
 pub mod failure;
 mod http1;
 mod http2;
 pub mod origin;
 mod pool;
-pub mod tls;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 
 use std::io;
 use std::sync::Arc;
@@ -72,45 +73,63 @@ pub struct Template {
     pub body: Bytes,
 }
 
-/// The client of one run. One value serves all targets and all workers.
-pub struct Client {
-    targets: Vec<Prepared>,
+/// All that the clients of a run have in common.
+pub struct Blueprint {
+    targets: Vec<Arc<Prepared>>,
+    resolved: Vec<Resolved>,
+    tls: Option<Arc<rustls::ClientConfig>>,
+    settings: Settings,
 }
 
-/// What is known of a target before the run.
+/// A target as it is known before the run, and what was counted there.
 struct Prepared {
+    origin: Origin,
     request: Request<RequestBody>,
     expectation: Expectation,
     tally: Tally,
-    pool: Arc<Pool>,
 }
 
-impl Client {
+impl Blueprint {
     /// Connects to nothing yet. `resolved` holds the origins of all requests.
     ///
     /// # Errors
     ///
     /// When files of TLS cannot be used, or a request cannot be put into words.
     pub fn new(
-        requests: Vec<(Template, Expectation)>,
-        resolved: &[Resolved],
-        settings: &Settings,
+        requests: impl IntoIterator<Item = (Template, Expectation)>,
+        resolved: Vec<Resolved>,
+        settings: Settings,
     ) -> io::Result<Self> {
-        let needs_tls = requests.iter().any(|(template, _)| template.origin.tls);
-        let tls = if needs_tls { Some(tls::config(&settings.tls, settings.http2)?) } else { None };
-        let mut pools = Pools::new(resolved, tls, settings);
         let prepare = |(template, expectation): (Template, Expectation)| {
-            let pool = pools.of(&template.origin)?;
-            let tally = Tally::of(&expectation);
-            Ok(Prepared { request: request(template, settings)?, expectation, tally, pool })
+            let (origin, tally) = (template.origin.clone(), Tally::of(&expectation));
+            Ok(Arc::new(Prepared { origin, request: request(template, &settings)?, expectation, tally }))
         };
-        Ok(Self { targets: requests.into_iter().map(prepare).collect::<io::Result<_>>()? })
+        let targets = requests.into_iter().map(prepare).collect::<io::Result<Vec<_>>>()?;
+        let needs_tls = targets.iter().any(|target| target.origin.tls);
+        let tls = if needs_tls { Some(tls::config(&settings.tls, settings.http2)?) } else { None };
+        Ok(Self { targets, resolved, tls, settings })
     }
 
-    /// What was expected and did not happen, by target.
+    /// A client for one worker.
+    ///
+    /// # Errors
+    ///
+    /// When an origin has a name that TLS cannot check.
+    pub fn client(&self) -> io::Result<Client> {
+        let mut pools = Pools::new(&self.resolved, self.tls.as_ref(), &self.settings);
+        let with_pool = |target: &Arc<Prepared>| Ok((Arc::clone(target), pools.of(&target.origin)?));
+        Ok(Client { targets: self.targets.iter().map(with_pool).collect::<io::Result<_>>()? })
+    }
+
+    /// What was expected and how often it did not happen, by target.
     pub fn tallies(&self) -> impl Iterator<Item = (&Expectation, &Tally)> {
         self.targets.iter().map(|target| (&target.expectation, &target.tally))
     }
+}
+
+/// The client of one worker, for all targets.
+pub struct Client {
+    targets: Vec<(Arc<Prepared>, Arc<Pool>)>,
 }
 
 /// The request as it is cloned for each call.
@@ -141,9 +160,13 @@ fn request(template: Template, settings: &Settings) -> io::Result<Request<Reques
 
 impl Protocol for Client {
     async fn call(&self, target: usize, _number: u64) -> CallEnd {
-        let target = &self.targets[target];
+        let (target, pool) = &self.targets[target];
         let mut progress = Progress::default();
-        let end = match target.exchange(&mut progress).await {
+        let answer = match &**pool {
+            Pool::Http1(pool) => target.exchange_http1(pool, &mut progress).await,
+            Pool::Http2(pool) => target.exchange_http2(pool, &mut progress).await,
+        };
+        let end = match answer {
             Ok((answer, body)) => target.judge(&answer, &body),
             Err(kind) => End::ConnectionError(kind),
         };
@@ -168,13 +191,6 @@ enum Kept {
 }
 
 impl Prepared {
-    async fn exchange(&self, progress: &mut Progress) -> Result<(http::response::Parts, Kept), ErrorKind> {
-        match &*self.pool {
-            Pool::Http1(pool) => self.exchange_http1(pool, progress).await,
-            Pool::Http2(pool) => self.exchange_http2(pool, progress).await,
-        }
-    }
-
     async fn exchange_http1(
         &self,
         pool: &pool::Http1,
@@ -207,13 +223,13 @@ impl Prepared {
 
     async fn exchange_http2(
         &self,
-        pool: &pool::Http2,
+        pool: &http2::Connections,
         progress: &mut Progress,
     ) -> Result<(http::response::Parts, Kept), ErrorKind> {
         let mut request = self.request.clone();
         let mut refusals = 0;
         loop {
-            let (place, connect) = pool.mine().place().await?;
+            let (place, connect) = pool.place().await?;
             progress.connect = connect;
             let _promise = self.tally.promise(&self.expectation);
             let answer: Response<Incoming> = match place.sender().try_send_request(request).await {

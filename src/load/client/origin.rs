@@ -74,8 +74,9 @@ pub async fn resolve(origin: &Origin) -> io::Result<Resolved> {
         return Ok(Resolved { origin: origin.clone(), addresses: Vec::new() });
     }
     let found = tokio::net::lookup_host((origin.host.as_str(), origin.port)).await;
-    let addresses: Vec<SocketAddr> =
-        found.map_err(|error| io::Error::new(error.kind(), format!("cannot resolve {}: {error}", origin.host)))?.collect();
+    let addresses: Vec<SocketAddr> = found
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot resolve {}: {error}", origin.host)))?
+        .collect();
     if addresses.is_empty() {
         return Err(io::Error::new(io::ErrorKind::NotFound, format!("{} has no address", origin.host)));
     }

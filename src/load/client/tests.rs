@@ -29,8 +29,9 @@ fn get(origin: Origin) -> Template {
 }
 
 async fn client(template: Template, expectation: Expectation, settings: &Settings) -> Client {
-    let resolved = [resolve(&template.origin).await.expect("an address")];
-    Client::new(vec![(template, expectation)], &resolved, settings).expect("the settings are right")
+    let resolved = vec![resolve(&template.origin).await.expect("an address")];
+    let blueprint = Blueprint::new([(template, expectation)], resolved, settings.clone());
+    blueprint.and_then(|blueprint| blueprint.client()).expect("the settings are right")
 }
 
 async fn plain(address: SocketAddr) -> Client {
@@ -256,11 +257,9 @@ async fn redirects_are_answers() {
 #[tokio::test]
 async fn an_unexpected_status_and_a_failed_check_are_http_errors() {
     let (address, _) = raw("HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n{\"a\":1}", After::Stall).await;
-    for (check, end) in [
-        ("status=404", End::HttpError { status: 200 }),
-        ("json:a=2", End::HttpError { status: 200 }),
-        ("json:a=1", OK),
-    ] {
+    for (check, end) in
+        [("status=404", End::HttpError { status: 200 }), ("json:a=2", End::HttpError { status: 200 }), ("json:a=1", OK)]
+    {
         let expectation = Expectation::default().with_checks(&[check.parse().unwrap()]);
         let client = client(get(origin(address)), expectation, &Settings::default()).await;
 

@@ -28,7 +28,11 @@ use super::Target;
 /// # Errors
 ///
 /// What is wrong, with its line.
-pub fn parse(text: &str, folder: &Path, read: &dyn Fn(&Path) -> std::io::Result<Vec<u8>>) -> Result<Vec<Target>, String> {
+pub fn parse(
+    text: &str,
+    folder: &Path,
+    read: &dyn Fn(&Path) -> std::io::Result<Vec<u8>>,
+) -> Result<Vec<Target>, String> {
     let is_json = text.trim_start().starts_with('{');
     let mut targets = if is_json { json(text)? } else { Text { folder, read, targets: Vec::new() }.parse(text)? };
     if targets.is_empty() {
@@ -145,7 +149,11 @@ fn method(text: &str) -> Result<Method, String> {
 }
 
 fn weight(weight: f64) -> Result<f64, String> {
-    if weight.is_finite() && weight > 0.0 { Ok(weight) } else { Err(format!("a weight of {weight}: write a number above 0")) }
+    if weight.is_finite() && weight > 0.0 {
+        Ok(weight)
+    } else {
+        Err(format!("a weight of {weight}: write a number above 0"))
+    }
 }
 
 fn add(headers: &mut HeaderMap, name: &str, value: &str) -> Result<(), String> {

@@ -26,8 +26,7 @@ pub struct Target {
 
 impl Target {
     pub fn new(method: Method, url: &Url, headers: HeaderMap, body: Bytes) -> Self {
-        let template =
-            Template { origin: url.origin.clone(), method, path: url.path.clone(), headers, body };
+        let template = Template { origin: url.origin.clone(), method, path: url.path.clone(), headers, body };
         let name = format!("{} {}{}", template.method, template.origin, template.path);
         Self { name, weight: None, template, expectation: Expectation::default() }
     }
@@ -56,7 +55,9 @@ impl std::str::FromStr for Url {
         };
         let authority = uri.authority().ok_or_else(|| format!("`{text}` names no host"))?;
         if authority.as_str().contains('@') {
-            return Err("a URL with a user name: send it as `-H 'authorization: ...'`, which is kept out of reports".into());
+            return Err(
+                "a URL with a user name: send it as `-H 'authorization: ...'`, which is kept out of reports".into()
+            );
         }
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
         if host.is_empty() {

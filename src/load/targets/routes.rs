@@ -12,7 +12,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::{Target, Url};
 use crate::config::Config;
-use crate::config::model::{HostPattern, Listener, PathPattern, RateLimit, RateMode, Route, RouteAction, Segment, StatusRange};
+use crate::config::model::{
+    HostPattern, Listener, PathPattern, RateLimit, RateMode, Route, RouteAction, Segment, StatusRange,
+};
 use crate::load::checks::Expectation;
 use crate::load::client::origin::Origin;
 use crate::units;
@@ -35,7 +37,11 @@ pub struct RouteRequest {
 /// # Errors
 ///
 /// For a route that is not there or that cannot be asked by itself.
-pub fn of_routes(config: &Config, names: &[String], wanted: &RouteRequest) -> Result<(Vec<Target>, Vec<String>), String> {
+pub fn of_routes(
+    config: &Config,
+    names: &[String],
+    wanted: &RouteRequest,
+) -> Result<(Vec<Target>, Vec<String>), String> {
     let listener = config.listeners.first().ok_or("the configuration has no listener")?;
     let mut remarks = Vec::new();
     let target = |name: &String| {
@@ -58,7 +64,10 @@ fn of_route(
     remarks: &mut Vec<String>,
 ) -> Result<Target, String> {
     if let RouteAction::Results { of } = &route.action {
-        return Err(format!("route `{}` fetches results of `{of}`, which must be asked for first; load `{of}`", route.name));
+        return Err(format!(
+            "route `{}` fetches results of `{of}`, which must be asked for first; load `{of}`",
+            route.name
+        ));
     }
     let path = match &wanted.path {
         Some(path) => path.clone(),
@@ -153,7 +162,8 @@ fn expectation(route: &Route, peak_rate: Option<f64>, remarks: &mut Vec<String>)
     if let Some(limit) = exceeded(route, peak_rate) {
         statuses.push(only(429));
         let rate = units::show_rate(limit.rate.count, limit.rate.per);
-        remarks.push(format!("route {}: 429 is expected, since its limit {} lets {rate} through", route.name, limit.name));
+        remarks
+            .push(format!("route {}: 429 is expected, since its limit {} lets {rate} through", route.name, limit.name));
     }
     Expectation { statuses, deadline: route.deadline.after(), ..Expectation::default() }
 }
@@ -185,7 +195,7 @@ endpoints = ["127.0.0.1:9001"]
 
 [route.users]
 path = "/users/{id}"
-hosts = ["api.example"]
+host = "api.example"
 upstream = "users"
 deadline = "2s"
 rate_limit = { rate = "100/s", burst = 5 }
