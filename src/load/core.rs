@@ -168,10 +168,8 @@ impl Think {
 pub enum Step {
     /// Send this request, now.
     Release(Release),
-    /// Nothing until this instant, unless a request ends before.
+    /// Nothing until this instant, or until a request ends if [`Core::waits_for_ends`].
     Wait(u64),
-    /// Nothing until a request ends.
-    Idle,
     /// Nothing any more; what is in flight may end.
     Done,
 }
@@ -300,8 +298,8 @@ impl Core {
     pub fn next(&mut self, now: u64, sink: &mut impl Sink) -> Step {
         loop {
             let Some(turn) = self.peek() else {
-                let may_return = self.in_flight > 0 && self.visitors_return() && now < self.end;
-                return if may_return { Step::Idle } else { Step::Done };
+                let may_return = self.in_flight > 0 && self.waits_for_ends() && now < self.end;
+                return if may_return { Step::Wait(self.end) } else { Step::Done };
             };
             if turn.due > now {
                 return Step::Wait(turn.due);
@@ -362,7 +360,8 @@ impl Core {
         self.in_flight
     }
 
-    fn visitors_return(&self) -> bool {
+    /// Whether the end of a request makes another one due: its visitor's next.
+    pub fn waits_for_ends(&self) -> bool {
         !matches!(self.behaviour, Behaviour::OneRequest)
     }
 

@@ -143,7 +143,7 @@ fn closed_users_wait_for_their_answer_and_think() {
 
     let first = release(&mut core, 0, &mut seen);
     let second = release(&mut core, 0, &mut seen);
-    assert_eq!(core.next(0, &mut seen), Step::Idle);
+    assert_eq!(core.next(0, &mut seen), Step::Wait(SECOND));
     core.ended(&first, 100);
     assert_eq!(core.next(100, &mut seen), Step::Wait(110));
     let again = release(&mut core, 115, &mut seen);
@@ -180,7 +180,7 @@ fn a_session_that_is_turned_away_is_over() {
     let mut seen = Seen::default();
 
     let first = release(&mut core, 0, &mut seen);
-    assert_eq!(core.next(999_999_999, &mut seen), Step::Idle);
+    assert_eq!(core.next(999_999_999, &mut seen), Step::Wait(SECOND));
     core.ended(&first, 999_999_999);
     let again = release(&mut core, 999_999_999, &mut seen);
 

@@ -76,7 +76,6 @@ pub fn simulate(plan: &Plan, server: &mut impl Server, sink: &mut impl Sink) -> 
                 continue;
             }
             Step::Wait(due) => next_end.map_or(due, |at| at.min(due)),
-            Step::Idle => next_end.expect("the core waits for a request in flight"),
             Step::Done => match next_end {
                 Some(at) => at,
                 None => return now,
