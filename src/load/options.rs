@@ -14,6 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use super::arrivals::{Arrivals, Profile, Spacing};
 use super::checks::Check;
 use super::core::{Model, Think};
+use super::gates::Gate;
 use super::targets::Url;
 use crate::units;
 
@@ -155,7 +156,7 @@ pub struct JudgementOptions {
     pub check: Vec<Check>,
     /// Exit with 3 unless this holds: `p99<250ms`, `errors<1%`, `achieved>99%`; may be repeated.
     #[arg(long, value_name = "GATE")]
-    pub fail: Vec<String>,
+    pub fail: Vec<Gate>,
     /// End the run as soon as a gate is missed for certain.
     #[arg(long, requires = "fail")]
     pub abort_on_fail: bool,
