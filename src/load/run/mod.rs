@@ -7,7 +7,6 @@ mod notes;
 mod outputs;
 
 use std::io::{self, IsTerminal, Write};
-use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -72,7 +71,7 @@ pub async fn execute(
     }
 
     let gates = options.judgement.abort_on_fail.then_some(options.judgement.fail.as_slice()).unwrap_or_default();
-    let (report, missed) = perform(&job, &blueprint, &options, gates, announcement).await.map_err(Failure::failed)?;
+    let (report, missed) = perform(&job, &blueprint, &options, gates).await.map_err(Failure::failed)?;
     let names: Vec<String> = job.targets.iter().map(|target| target.name.clone()).collect();
     let mut result = report.into_result(command_line, &names);
     result.notes = job.remarks.clone();
@@ -100,14 +99,14 @@ async fn perform(
     blueprint: &Blueprint,
     options: &LoadOptions,
     abort_gates: &[Gate],
-    title: String,
 ) -> io::Result<(driver::Report, Option<GateRecord>)> {
     let clients = (0..job.workers).map(|_| blueprint.client()).collect::<io::Result<Vec<Client>>>()?;
     let control = Control::default();
-    let _signals = Signals::watch(&control, options.output.quiet)?;
-    let (snapshots, shown) = watch::channel(Snapshot::default());
     let mode = Mode::of(options.output.quiet, io::stderr().is_terminal());
-    let view = View::start(mode, title, || Look::of(io::stderr()), io::stderr(), shown)?;
+    // The block says it itself, and would be torn by other lines.
+    let _signals = Signals::watch(&control, mode == Mode::Lines)?;
+    let (snapshots, shown) = watch::channel(Snapshot::default());
+    let view = View::start(mode, job.title(), || Look::of(io::stderr()), io::stderr(), shown)?;
 
     let mut tracker = Tracker::new(job.plan.warm_up);
     let mut missed = None;
@@ -182,10 +181,10 @@ fn exit(result: &RunResult) -> Exit {
 struct Signals(CancellationToken);
 
 impl Signals {
-    fn watch(control: &Control, quiet: bool) -> io::Result<Self> {
+    fn watch(control: &Control, is_told: bool) -> io::Result<Self> {
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        let (control, over) = (control.clone(), Arc::new(CancellationToken::new()));
-        let guard = Self(CancellationToken::clone(&over));
+        let (control, over) = (control.clone(), CancellationToken::new());
+        let guard = Self(over.clone());
         tokio::spawn(async move {
             let mut next = async || {
                 tokio::select! {
@@ -196,8 +195,8 @@ impl Signals {
             let both = async {
                 next().await;
                 control.stop.cancel();
-                if !quiet {
-                    let _ = writeln!(io::stderr(), "\nno more requests; waiting for answers, Ctrl-C again ends it now");
+                if is_told {
+                    let _ = writeln!(io::stderr(), "no more requests; waiting for answers, Ctrl-C again ends it now");
                 }
                 next().await;
                 control.abort.cancel();
