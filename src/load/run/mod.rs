@@ -16,14 +16,14 @@ use self::job::Job;
 use self::outputs::Outputs;
 use super::client::origin::{Resolved, resolve};
 use super::client::{Blueprint, Client};
-use super::driver::{self, Control, Progress};
+use super::driver::{self, Control};
 use super::gates::{self, Evidence, Gate};
 use super::ledger::Book;
-use super::live::{Mode, Moment, Phase, Snapshot, Tracker, View};
+use super::live::{Mode, Snapshot, Tracker, View};
 use super::options::LoadOptions;
 use super::report::{Look, text};
 use super::result::{GateRecord, Outcome, RunResult};
-use super::{SECOND, safety};
+use super::safety;
 use crate::config::Config;
 use crate::exit_code::Exit;
 
@@ -108,12 +108,11 @@ async fn perform(
     let (snapshots, shown) = watch::channel(Snapshot::default());
     let view = View::start(mode, job.title(), || Look::of(io::stderr()), io::stderr(), shown)?;
 
-    let mut tracker = Tracker::new(job.plan.warm_up);
+    let mut tracker = Tracker::new(job.plan.warm_up, job.plan.duration);
     let mut missed = None;
     let report = driver::run(&job.plan, clients, options.output.precise, &control, |progress| {
-        progress.settled.iter().for_each(|second| tracker.settled(second));
         if mode != Mode::Quiet {
-            snapshots.send_replace(tracker.snapshot(progress.book, moment(job, &control, progress)));
+            snapshots.send_replace(tracker.observe(progress, control.stop.is_cancelled()));
         }
         if missed.is_none() && !abort_gates.is_empty() {
             missed = missed_already(abort_gates, job.plan.warm_up, progress.book);
@@ -125,17 +124,6 @@ async fn perform(
     .await;
     view.stop();
     Ok((report?, missed))
-}
-
-fn moment(job: &Job, control: &Control, progress: &Progress<'_>) -> Moment {
-    let phase = match progress {
-        _ if control.stop.is_cancelled() => Phase::Interrupted,
-        Progress { draining: true, .. } => Phase::Draining,
-        Progress { now, .. } if *now < u64::from(job.plan.warm_up) * SECOND => Phase::WarmUp,
-        _ => Phase::Measuring,
-    };
-    let Progress { now, in_flight, .. } = *progress;
-    Moment { phase, elapsed_ns: now, planned_ns: job.plan.duration, in_flight }
 }
 
 /// A gate that the run cannot pass any more.
