@@ -21,6 +21,8 @@ use crate::demo;
 use crate::exit_code::Exit;
 use crate::handover::{self, Inherited, Invocation};
 use crate::healthcheck;
+use crate::load::options::{self, LoadOptions};
+use crate::load::run;
 use crate::reload::{ConfigVersion, Load};
 use crate::server::{self, DataPath, Parts};
 use crate::shutdown::{self, Lifecycle};
@@ -35,11 +37,12 @@ pub type Connect = fn(Arc<Config>, Arc<Telemetry>, Tasks, Lifecycle) -> Result<A
 
 pub fn execute(command: Command, connect: Connect) -> Exit {
     match command {
-        Command::Run(file) => run(&file.config, connect),
+        Command::Run(file) => serve_file(&file.config, connect),
         Command::Check { file, effective } => check(&file.config, effective),
         Command::Explain { file, headers, method, path } => explain(&file.config, method, path, headers),
         Command::Demo => demo(connect),
         Command::Simulate { config } => simulate(config.as_deref()),
+        Command::Load(options) => load_test(*options),
         Command::Healthcheck { config, url, timeout } => healthcheck(&config, url.as_deref(), timeout),
         // The table is the only form so far, with and without `--markdown`: it reads well in a terminal, too.
         Command::Metrics { markdown: _ } => print(&catalogue::markdown()),
@@ -87,6 +90,20 @@ fn read_simulation(file: &Path) -> Result<simulate::Settings, (Exit, String)> {
         say(&format!("forebay: {name}: {warning}\n"));
     }
     Ok(settings)
+}
+
+fn load_test(options: LoadOptions) -> Exit {
+    let config = match options.request.config.as_deref().map(load).transpose() {
+        Ok(loaded) => loaded.map(|loaded| loaded.config),
+        Err(report) => return refuse(&report),
+    };
+    let typed = std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
+    let command_line = std::iter::once("forebay".to_owned()).chain(options::masked(typed)).collect();
+    // One thread for signals and the view; the requests have threads of their own.
+    with_runtime(1, async move {
+        let ended = run::execute(options, config.as_ref(), command_line).await;
+        Ok(ended.unwrap_or_else(|failure| fail(failure.exit, &failure.message)))
+    })
 }
 
 fn healthcheck(file: &Path, url: Option<&str>, timeout: Duration) -> Exit {
@@ -147,7 +164,7 @@ fn without_port(host: &str) -> &str {
 }
 
 /// The sidecar with a configuration file.
-fn run(file: &Path, connect: Connect) -> Exit {
+fn serve_file(file: &Path, connect: Connect) -> Exit {
     // Before there are threads: it changes the environment.
     let inherited = Inherited::from_env();
     let path = file.to_owned();
