@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::compare;
 use crate::exit_code::Exit;
 use crate::units;
 
@@ -88,6 +89,14 @@ Examples:
         #[arg(short, long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
+
+    /// Compare results of load tests: better, worse, the same or undecided, with intervals.
+    #[command(after_help = "\
+Examples:
+  forebay compare before.json after.json
+  forebay compare --fail-on-worse b1.json b2.json b3.json -- a1.json a2.json a3.json
+  forebay compare before.json after.json --metrics p99,errors --report-html diff.html")]
+    Compare(compare::options::Options),
 
     /// Ask a running Forebay whether it is ready; for containers without a shell or curl.
     #[command(after_help = "\

@@ -15,6 +15,7 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::Command;
+use crate::compare;
 use crate::config::{self, Config, ExplainRequest, Loaded, Report};
 use crate::demo;
 use crate::exit_code::Exit;
@@ -39,6 +40,7 @@ pub fn execute(command: Command, connect: Connect) -> Exit {
         Command::Explain { file, headers, method, path } => explain(&file.config, method, path, headers),
         Command::Demo => demo(connect),
         Command::Simulate { config } => simulate(config.as_deref()),
+        Command::Compare(options) => compare_results(&options),
         Command::Healthcheck { config, url, timeout } => healthcheck(&config, url.as_deref(), timeout),
         // The table is the only form so far, with and without `--markdown`: it reads well in a terminal, too.
         Command::Metrics { markdown: _ } => print(&catalogue::markdown()),
@@ -73,6 +75,16 @@ fn simulate(file: Option<&Path>) -> Exit {
         simulator.run(shutdown::next_stop(&mut signals)).await?;
         Ok(Exit::Done)
     })
+}
+
+fn compare_results(options: &compare::options::Options) -> Exit {
+    match compare::files::run(options, io::stdout().is_terminal() && colour()) {
+        Ok((shown, exit)) => {
+            print(&shown);
+            exit
+        }
+        Err((exit, message)) => fail(exit, &message),
+    }
 }
 
 fn read_simulation(file: &Path) -> Result<simulate::Settings, (Exit, String)> {
