@@ -8,7 +8,7 @@ cd "$(dirname "$0")"
 
 seconds=${1:-60}
 shift || true
-all=(path request_head http2_head response_head chunked forwarded config)
+all=(path request_head http2_head response_head chunked forwarded config aggregate_template aggregate_merge)
 targets=("$@")
 [ ${#targets[@]} -eq 0 ] && targets=("${all[@]}")
 

@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::compare;
 use crate::exit_code::Exit;
+use crate::load::options::LoadOptions;
 use crate::units;
 
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(86_400);
@@ -19,10 +20,21 @@ Start here:
   forebay demo                          try it: simulated slow upstreams and the sidecar, no file needed
   forebay check -c forebay.toml         is this file right?
   forebay run -c forebay.toml           serve
+  forebay load http://127.0.0.1:8080/   how fast is it? 50 requests per second for 10 s, honestly measured
 
 Exit codes:
   0 fine, 1 runtime failure, 3 a gate was missed, 4 the run is void, 64 wrong usage, 78 bad configuration,
   130 interrupted by a second signal";
+
+const LOAD_EXAMPLES: &str = "\
+Examples:
+  forebay load http://127.0.0.1:8080/fast
+  forebay load http://127.0.0.1:8080/users -r 200/s -d 30s --fail 'p99<250ms' --fail 'errors<1%'
+  forebay load http://127.0.0.1:8080/users --arrivals ramp:10/s..500/s -d 2m --report-html ramp.html
+  forebay load -c forebay.toml --route users -r 100/s      the deployed file: what it promises is checked
+  forebay load --targets requests.txt -r 50/s --warm-up 5s --report-json before.json
+
+Exit codes: 0 fine, 3 a gate was missed, 4 the run is void, 64 wrong usage, 130 interrupted";
 
 /// A sidecar in front of slow HTTP services: bounds every request, observes it, and says why it ended.
 #[derive(Debug, Parser)]
@@ -90,13 +102,24 @@ Examples:
         config: Option<PathBuf>,
     },
 
+    /// Load a target at a fixed rate and measure latency from the instant at which each request was due.
+    ///
+    /// The rate does not wait for answers, so a target that stalls cannot slow the test down and look fast. Requests
+    /// that could not be sent, timed out or were never answered are counted and stay in the percentiles. A run in
+    /// which this program itself was the bottleneck is void, and says so. Ctrl-C ends the sending and reports; a
+    /// second one ends everything.
+    #[command(after_help = LOAD_EXAMPLES)]
+    Load(Box<LoadOptions>),
+
     /// Compare results of load tests: better, worse, the same or undecided, with intervals.
     #[command(after_help = "\
 Examples:
   forebay compare before.json after.json
   forebay compare --fail-on-worse b1.json b2.json b3.json -- a1.json a2.json a3.json
-  forebay compare before.json after.json --metrics p99,errors --report-html diff.html")]
-    Compare(compare::options::Options),
+  forebay compare before.json after.json --metrics p99,errors --report-html diff.html
+  forebay compare --ab http://127.0.0.1:8080/users http://127.0.0.1:8081/users -- -r 200/s -d 30s
+  forebay compare --ab old.toml new.toml -- --route users -r 200/s -d 30s")]
+    Compare(Box<compare::options::Options>),
 
     /// Ask a running Forebay whether it is ready; for containers without a shell or curl.
     #[command(after_help = "\

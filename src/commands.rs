@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Uri;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +22,8 @@ use crate::demo;
 use crate::exit_code::Exit;
 use crate::handover::{self, Inherited, Invocation};
 use crate::healthcheck;
+use crate::load::options::{self, LoadOptions};
+use crate::load::run;
 use crate::reload::{ConfigVersion, Load};
 use crate::server::{self, DataPath, Parts};
 use crate::shutdown::{self, Lifecycle};
@@ -35,11 +38,12 @@ pub type Connect = fn(Arc<Config>, Arc<Telemetry>, Tasks, Lifecycle) -> Result<A
 
 pub fn execute(command: Command, connect: Connect) -> Exit {
     match command {
-        Command::Run(file) => run(&file.config, connect),
+        Command::Run(file) => serve_file(&file.config, connect),
         Command::Check { file, effective } => check(&file.config, effective),
         Command::Explain { file, headers, method, path } => explain(&file.config, method, path, headers),
         Command::Demo => demo(connect),
         Command::Simulate { config } => simulate(config.as_deref()),
+        Command::Load(options) => load_test(*options),
         Command::Compare(options) => compare_results(&options),
         Command::Healthcheck { config, url, timeout } => healthcheck(&config, url.as_deref(), timeout),
         // The table is the only form so far, with and without `--markdown`: it reads well in a terminal, too.
@@ -78,13 +82,16 @@ fn simulate(file: Option<&Path>) -> Exit {
 }
 
 fn compare_results(options: &compare::options::Options) -> Exit {
-    match compare::files::run(options, io::stdout().is_terminal() && colour()) {
-        Ok((shown, exit)) => {
-            print(&shown);
-            exit
-        }
-        Err((exit, message)) => fail(exit, &message),
-    }
+    let colour = io::stdout().is_terminal() && colour();
+    with_runtime(1, async {
+        Ok(match compare::files::run(options, colour).await {
+            Ok((shown, exit)) => {
+                print(&shown);
+                exit
+            }
+            Err((exit, message)) => fail(exit, &message),
+        })
+    })
 }
 
 fn read_simulation(file: &Path) -> Result<simulate::Settings, (Exit, String)> {
@@ -93,12 +100,24 @@ fn read_simulation(file: &Path) -> Result<simulate::Settings, (Exit, String)> {
     simulate::Settings::parse(&text).map_err(|error| (Exit::BadConfig, format!("{name}: {error}")))
 }
 
+fn load_test(options: LoadOptions) -> Exit {
+    let config = match options.request.config.as_deref().map(load).transpose() {
+        Ok(loaded) => loaded.map(|loaded| loaded.config),
+        Err(report) => return refuse(&report),
+    };
+    let typed = std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
+    let command_line = std::iter::once("forebay".to_owned()).chain(options::masked(typed)).collect();
+    // One thread for signals and the view; the requests have threads of their own.
+    with_runtime(1, async move {
+        let ended = run::execute(options, config.as_ref(), command_line).await;
+        Ok(ended.unwrap_or_else(|failure| fail(failure.exit, &failure.message)))
+    })
+}
+
 fn healthcheck(file: &Path, url: Option<&str>, timeout: Duration) -> Exit {
     let target = match url {
         Some(url) => url.parse().map_err(|error| format!("{url}: {error}")),
-        None => load(file)
-            .map_err(|report| report.render(false))
-            .and_then(|loaded| healthcheck::of_config(&loaded.config).map_err(|error| error.to_string())),
+        None => admin_of(file),
     };
     let target = match target {
         Ok(target) => target,
@@ -110,6 +129,25 @@ fn healthcheck(file: &Path, url: Option<&str>, timeout: Duration) -> Exit {
             Err(error) => fail(Exit::Failed, &format!("{target}: {error}")),
         })
     })
+}
+
+/// Where the process with this file is to be asked. A file with mistakes is no reason to call a process sick that
+/// serves on with what the file held before.
+fn admin_of(file: &Path) -> Result<Uri, String> {
+    let address = match load(file) {
+        Ok(loaded) => loaded.config.admin.address,
+        Err(report) => {
+            let first = report.diagnostics().first().map(config::Diagnostic::brief).unwrap_or_default();
+            let Some(address) = config::admin_address(file, &variable) else {
+                return Err(format!(
+                    "{first}; so the admin address cannot be told: name it, as in `--url http://127.0.0.1:9901/readyz`"
+                ));
+            };
+            say(&format!("forebay: {first}; the file is refused, but its admin address can be asked\n"));
+            address.0
+        }
+    };
+    healthcheck::of_admin(address).map_err(|error| error.to_string())
 }
 
 fn explain(file: &Path, method: String, path: String, headers: Vec<(String, String)>) -> Exit {
@@ -134,7 +172,7 @@ fn without_port(host: &str) -> &str {
 }
 
 /// The sidecar with a configuration file.
-fn run(file: &Path, connect: Connect) -> Exit {
+fn serve_file(file: &Path, connect: Connect) -> Exit {
     // Before there are threads: it changes the environment.
     let inherited = Inherited::from_env();
     let path = file.to_owned();
@@ -239,7 +277,7 @@ fn port_or_any(wanted: u16) -> io::Result<TcpListener> {
 }
 
 fn load(file: &Path) -> Result<Loaded, Report> {
-    let loaded = config::load(file, &|name| std::env::var(name).ok())?;
+    let loaded = config::load(file, &variable)?;
     match logging::check_filter(&loaded.config.log.level) {
         Ok(()) => Ok(loaded),
         Err(error) => {
@@ -248,6 +286,11 @@ fn load(file: &Path) -> Result<Loaded, Report> {
             Err(Report::new(vec![mistake]))
         }
     }
+}
+
+/// A variable of the environment.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 fn load_version(file: &Path) -> Result<ConfigVersion, Report> {

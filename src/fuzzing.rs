@@ -1,6 +1,8 @@
 //! What must hold for any input: the bodies of the fuzz targets, which ordinary tests run over the committed corpora.
 //!
-//! Each function takes arbitrary bytes and panics when a promise of `message`, `routing` or `config` is broken.
+//! Each function takes arbitrary bytes and panics when a promise of `message`, `routing`, `config` or `aggregate` is broken.
+
+mod aggregate;
 
 use std::net::IpAddr;
 
@@ -15,6 +17,8 @@ use crate::message::hop::{Keep, strip_hop_by_hop};
 use crate::message::path::{Normalised, normalise, query_value};
 use crate::message::{Fields, Known, Method, RequestHead, ResponseHead};
 use crate::routing::{Found, Router, rewrite};
+
+pub use aggregate::{aggregate_merge, aggregate_template};
 
 const LIMITS: HeadLimits = HeadLimits { max_bytes: 4096, max_headers: 32 };
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,8 +12,6 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-
-use crate::config::Config;
 
 /// The answer is a line of text.
 const MAX_ANSWER: usize = 1024;
@@ -56,12 +54,10 @@ impl std::error::Error for HealthError {
     }
 }
 
-/// Where the process with this configuration is to be asked.
-pub fn of_config(config: &Config) -> Result<Uri, HealthError> {
-    let mut address = config
-        .admin
-        .address
-        .ok_or(HealthError::NoAddress("the admin listener is switched off: there is nothing to ask"))?;
+/// Where the process with this admin address is to be asked; `None` is one without an admin listener.
+pub fn of_admin(address: Option<SocketAddr>) -> Result<Uri, HealthError> {
+    let mut address =
+        address.ok_or(HealthError::NoAddress("the admin listener is switched off: there is nothing to ask"))?;
     if address.port() == 0 {
         return Err(HealthError::NoAddress("admin.address has port 0, any port: name the real one with --url"));
     }
@@ -166,10 +162,8 @@ mod tests {
 
     #[test]
     fn the_address_comes_from_the_configuration() {
-        let mut config = crate::config::defaults().config;
-        let mut url = |address: Option<&str>| {
-            config.admin.address = address.map(|address| address.parse().unwrap());
-            of_config(&config).map(|url| url.to_string())
+        let url = |address: Option<&str>| {
+            of_admin(address.map(|address| address.parse().unwrap())).map(|url| url.to_string())
         };
 
         assert_eq!(url(Some("127.0.0.1:9901")).unwrap(), "http://127.0.0.1:9901/readyz");

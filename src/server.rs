@@ -231,7 +231,7 @@ impl Server {
         let before = self.view.load_full();
 
         let next = config.listeners.iter().map(|listener| Next::of(listener, &self.listeners));
-        let next = next.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
+        let next = next.collect::<Result<Vec<_>, _>>().map_err(|error| error.at_reload())?;
         // Opened again even when its path is the same: the file may have been rotated away.
         let reopened = self.telemetry.reopen_access_log(&config.access_log);
         reopened.map_err(|error| format!("cannot open the access log: {error}"))?;

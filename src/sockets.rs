@@ -36,8 +36,7 @@ impl fmt::Display for BindError {
         match source.kind() {
             io::ErrorKind::AddrInUse => write!(
                 f,
-                "the port is taken: see by whom with `ss -ltnp 'sport = :{}'`, then stop it or change the address \
-                 (a reload cannot move a listener between one address and all addresses of its own port: restart)",
+                "the port is taken: see by whom with `ss -ltnp 'sport = :{}'`, then stop it or change the address",
                 address.port()
             ),
             io::ErrorKind::PermissionDenied => f.write_str(
@@ -49,6 +48,19 @@ impl fmt::Display for BindError {
             }
             _ => f.write_str("change the address in the configuration"),
         }
+    }
+}
+
+impl BindError {
+    /// The message at a reload, when the port may be taken by this very process.
+    pub fn at_reload(&self) -> String {
+        let hint = match self.source.kind() {
+            io::ErrorKind::AddrInUse => {
+                " (a reload cannot move a listener between one address and all addresses of its own port: restart)"
+            }
+            _ => "",
+        };
+        format!("{self}{hint}")
     }
 }
 
@@ -178,8 +190,10 @@ mod tests {
         let holder = bind("first", "127.0.0.1:0".parse().unwrap()).unwrap();
         let address = holder.local_addr().unwrap();
 
-        let message = bind("second", address).unwrap_err().to_string();
+        let error = bind("second", address).unwrap_err();
 
+        let message = error.to_string();
+        assert!(!message.contains("reload") && error.at_reload().contains("reload"), "{message}");
         assert!(message.starts_with(&format!("cannot listen on {address} (second): ")), "{message}");
         assert!(message.contains(&format!("sport = :{}", address.port())), "{message}");
     }

@@ -37,11 +37,31 @@ const DURATION_UNITS: &[(&str, u128)] = &[
     ("m", 60 * NANOS_PER_SECOND),
     ("min", 60 * NANOS_PER_SECOND),
     ("s", NANOS_PER_SECOND),
-    ("sec", NANOS_PER_SECOND),
     ("ms", 1_000_000),
     ("us", 1_000),
     ("µs", 1_000),
     ("ns", 1),
+];
+
+/// Other words for units that people write, with the one that is meant. Refused all the same, so that one file has one
+/// spelling, but told what to write.
+const DURATION_WORDS: &[(&str, &str)] = &[
+    ("day", "d"),
+    ("days", "d"),
+    ("hour", "h"),
+    ("hours", "h"),
+    ("hr", "h"),
+    ("mins", "m"),
+    ("minute", "m"),
+    ("minutes", "m"),
+    ("sec", "s"),
+    ("secs", "s"),
+    ("second", "s"),
+    ("seconds", "s"),
+    ("msec", "ms"),
+    ("millis", "ms"),
+    ("milliseconds", "ms"),
+    ("usec", "us"),
 ];
 
 /// Unit names of sizes with their bytes, the ones that are written first.
@@ -83,10 +103,17 @@ fn duration_part(number: &str, unit: &str) -> Result<u128, UnitError> {
         return Err(UnitError::new("has no unit", help));
     }
     let Some((_, nanos)) = DURATION_UNITS.iter().find(|(name, _)| *name == unit) else {
-        let help = "the units are d, h, m (or min), s, ms, us and ns, as in \"1m30s\"";
-        return Err(UnitError::new(format!("has the unknown unit `{}`", unit.trim()), help));
+        return Err(unknown_duration_unit(number, unit.trim()));
     };
     scale(number, *nanos).ok_or_else(too_long)
+}
+
+fn unknown_duration_unit(number: &str, unit: &str) -> UnitError {
+    let help = match DURATION_WORDS.iter().find(|(word, _)| unit.eq_ignore_ascii_case(word)) {
+        Some((_, meant)) => format!("write \"{number}{meant}\""),
+        None => "the units are d, h, m (or min), s, ms, us (or µs) and ns, as in \"1m30s\"".to_owned(),
+    };
+    UnitError::new(format!("has the unknown unit `{unit}`"), help)
 }
 
 fn too_long() -> UnitError {
@@ -107,7 +134,7 @@ pub fn show_duration(duration: Duration) -> String {
         return format!("{}{name}", nanos / size);
     }
     let mut text = String::new();
-    for (name, size) in DURATION_UNITS.iter().filter(|(name, _)| !matches!(*name, "min" | "sec" | "µs")) {
+    for (name, size) in DURATION_UNITS.iter().filter(|(name, _)| !matches!(*name, "min" | "µs")) {
         let count = nanos / size;
         if count > 0 {
             text.push_str(&format!("{count}{name}"));
@@ -134,7 +161,7 @@ pub fn parse_size(text: &str) -> Result<u64, UnitError> {
         return Err(UnitError::new("has no unit", help));
     }
     let Some((_, bytes)) = SIZE_UNITS.iter().find(|(name, _)| *name == unit) else {
-        let help = "the units are B, KiB, MiB, GiB (steps of 1024) and kB, MB, GB (steps of 1000)";
+        let help = "the units are B, KiB, MiB, GiB (steps of 1024) and kB (or KB), MB, GB (steps of 1000)";
         return Err(UnitError::new(format!("has the unknown unit `{unit}`"), help));
     };
     scale(number, u128::from(*bytes))
@@ -266,6 +293,33 @@ mod tests {
         let error = parse_duration("30").expect_err("no unit");
 
         assert_eq!(error.to_string(), "has no unit: write \"30s\" for seconds or \"30ms\" for milliseconds");
+    }
+
+    #[test]
+    fn another_word_for_a_unit_is_refused_with_the_right_one() {
+        for (text, right) in
+            [("3sec", "3s"), ("3 seconds", "3s"), ("1m30Sec", "30s"), ("2minutes", "2m"), ("5msec", "5ms")]
+        {
+            let error = parse_duration(text).expect_err(text);
+            assert_eq!(error.help, format!("write {right:?}"), "{text}");
+        }
+        for (_, meant) in DURATION_WORDS {
+            assert!(parse_duration(&format!("1{meant}")).is_ok(), "{meant}");
+        }
+    }
+
+    #[test]
+    fn every_unit_that_is_taken_is_listed() {
+        let listed = |help: &str, unit: &str| help.split([' ', ',', '(', ')']).any(|word| word == unit);
+        let durations = parse_duration("1x").expect_err("no unit").help;
+        let sizes = parse_size("1x").expect_err("no unit").help;
+
+        for (unit, _) in DURATION_UNITS {
+            assert!(listed(&durations, unit), "{unit}");
+        }
+        for (unit, _) in SIZE_UNITS {
+            assert!(listed(&sizes, unit), "{unit}");
+        }
     }
 
     #[test]

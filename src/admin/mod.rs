@@ -1,10 +1,12 @@
 //! The admin listener: metrics, probes, the effective configuration. Read-only, loopback unless said otherwise.
 //!
 //! It runs on the same runtime as the data path, so everything here is bounded: connections, the time for a head,
-//! a connection's life, and how many scrapes are encoded at once. `guard` says who may ask, `pages` what is answered.
+//! a connection's life, and how many scrapes are encoded at once. Yet a probe always gets its answer: `places` makes
+//! room for it. `guard` says who may ask, `pages` what is answered.
 
 mod guard;
 mod pages;
+mod places;
 mod problem;
 
 use std::convert::Infallible;
@@ -31,15 +33,23 @@ use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
 use crate::telemetry::logging::RateBound;
 
+use places::{Place, Places, Watched};
+
 type Body = Full<Bytes>;
 
-/// Connections at once; one more is closed at once. A Prometheus or two, a kubelet and some people fit well.
+/// Connections at once; one more takes the place of the one that has stood still for longest. A Prometheus or two, a
+/// kubelet and some people fit well.
 const MAX_CONNECTIONS: usize = 64;
-/// Refused connections are reported this often at most.
+/// Connections that lost their place are reported this often at most.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// Scrapes encoded at once.
 const MAX_RENDERS: usize = 2;
+
+/// Scrapes encoded or waiting for it. The only work that takes more than a moment: far fewer than the connections, so
+/// that there is always one that may lose its place.
+const MAX_SCRAPES: usize = 8;
+const _: () = assert!(MAX_RENDERS < MAX_SCRAPES && MAX_SCRAPES < MAX_CONNECTIONS);
 
 /// For a request's head; also how long a connection may be idle between two.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -50,11 +60,22 @@ const LIFETIME: Duration = Duration::from_secs(60);
 /// ... and is cut when the answer has not been read this long after it.
 const LAST_ANSWER: Duration = Duration::from_secs(10);
 
+/// A client that takes nothing of its answer for so long is cut.
+const WRITE_STALL: Duration = Duration::from_secs(5);
+
+/// What the kernel may hold of an answer that is not on its way. By default it reports room only when a third of
+/// megabytes is free, and a slow reader would look like one that stands still.
+const MAX_UNSENT: u32 = 64 << 10;
+
 /// After a failed `accept` (no file descriptor left, ...): trying again at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Room for a head. Larger ones are answered 431 by hyper.
 const MAX_HEAD_BYTES: usize = 16 << 10;
+
+/// For a connection without a place.
+const NO_PLACE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\n\
+content-type: text/plain; charset=utf-8\r\ncontent-length: 35\r\n\r\ntoo many scrapes at once: try again";
 
 /// What the pages show; exchanged as a whole by each reload.
 #[derive(Debug, Clone)]
@@ -72,6 +93,7 @@ pub struct Admin {
     telemetry: Arc<Telemetry>,
     view: Arc<ArcSwap<View>>,
     renders: Arc<Semaphore>,
+    scrapes: Arc<Semaphore>,
     /// The listener's address is of loopback.
     loopback: bool,
 }
@@ -84,9 +106,9 @@ impl Admin {
         telemetry: Arc<Telemetry>,
         view: Arc<ArcSwap<View>>,
     ) -> Arc<Self> {
-        let renders = Arc::new(Semaphore::new(MAX_RENDERS));
+        let (renders, scrapes) = (Arc::new(Semaphore::new(MAX_RENDERS)), Arc::new(Semaphore::new(MAX_SCRAPES)));
         let loopback = address.ip().to_canonical().is_loopback();
-        Arc::new(Self { lifecycle, data_path, telemetry, view, renders, loopback })
+        Arc::new(Self { lifecycle, data_path, telemetry, view, renders, scrapes, loopback })
     }
 
     /// Serves `socket` until `stop`; connections end by their own limits.
@@ -103,8 +125,11 @@ impl Admin {
 }
 
 async fn accept_loop(admin: Arc<Admin>, socket: tokio::net::TcpListener, tasks: Tasks, stop: CancellationToken) {
-    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let refusals = RateBound::new(LOG_EVERY);
+    if let Err(error) = socket2::SockRef::from(&socket).set_tcp_notsent_lowat(MAX_UNSENT) {
+        tracing::debug!(%error, "the kernel does not bound what is unsent on a connection");
+    }
+    let places = Places::new(MAX_CONNECTIONS);
+    let reports = RateBound::new(LOG_EVERY);
     loop {
         let stream = match socket.accept().await {
             Ok((stream, _)) => stream,
@@ -114,29 +139,39 @@ async fn accept_loop(admin: Arc<Admin>, socket: tokio::net::TcpListener, tasks: 
                 continue;
             }
         };
-        let Ok(permit) = Arc::clone(&connections).try_acquire_owned() else {
-            if let Some(suppressed) = refusals.allow(std::time::Instant::now()) {
-                tracing::warn!(
-                    limit = MAX_CONNECTIONS,
-                    suppressed,
-                    "an admin connection was closed: too many are open"
-                );
-            }
+        let entered = places.enter();
+        if entered.as_ref().is_none_or(|entered| entered.evicted)
+            && let Some(suppressed) = reports.allow(std::time::Instant::now())
+        {
+            tracing::warn!(limit = MAX_CONNECTIONS, suppressed, "too many admin connections: an idle one was closed");
+        }
+        let Some(entered) = entered else {
+            refuse(&stream);
             continue;
         };
         let (admin, stop) = (Arc::clone(&admin), stop.clone());
-        tasks.spawn("admin connection", async move {
-            connection(admin, stream, stop).await;
-            drop(permit);
-        });
+        tasks.spawn("admin connection", connection(admin, stream, entered.place, stop));
     }
 }
 
-/// One connection, until its client leaves, it is idle for too long, its life is over or `stop`.
-async fn connection(admin: Arc<Admin>, stream: TcpStream, stop: CancellationToken) {
+/// Says why there is no place. One write into an empty socket buffer fits; what the client has sent already is read,
+/// because closing over it would throw the answer away (RFC 9112 §9.6).
+fn refuse(stream: &TcpStream) {
+    let _ = stream.try_write(NO_PLACE);
+    let _ = stream.try_read(&mut [0; 4096]);
+}
+
+/// One connection, until its client leaves, it is idle for too long, its place is needed, its life is over or `stop`.
+async fn connection(admin: Arc<Admin>, stream: TcpStream, place: Arc<Place>, stop: CancellationToken) {
+    let stream = Watched::new(stream, Arc::clone(&place), WRITE_STALL);
+    let worker = Arc::clone(&place);
     let service = service_fn(move |request| {
-        let admin = Arc::clone(&admin);
-        async move { Ok::<_, Infallible>(pages::answer(&admin, request).await) }
+        let (admin, work) = (Arc::clone(&admin), worker.work());
+        async move {
+            let answer = pages::answer(&admin, request).await;
+            drop(work);
+            Ok::<_, Infallible>(answer)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -147,11 +182,16 @@ async fn connection(admin: Arc<Admin>, stream: TcpStream, stop: CancellationToke
     tokio::select! {
         // The client's mistakes and its leaving are its own business.
         _ = connection.as_mut() => return,
+        () = place.lost() => return,
         () = tokio::time::sleep(LIFETIME) => {}
         () = stop.cancelled() => {}
     }
     connection.as_mut().graceful_shutdown();
-    let _ = tokio::time::timeout(LAST_ANSWER, connection).await;
+    tokio::select! {
+        _ = connection => {}
+        () = place.lost() => {}
+        () = tokio::time::sleep(LAST_ANSWER) => {}
+    }
 }
 
 #[cfg(test)]

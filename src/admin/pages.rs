@@ -72,6 +72,7 @@ async fn metrics(admin: &Admin, headers: &HeaderMap) -> Result<Response<Body>, P
     const FAILED: Problem =
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be encoded: see the log");
 
+    let _scrape = admin.scrapes.try_acquire().map_err(|_| BUSY)?;
     let permit = tokio::time::timeout(RENDER_WAIT, Arc::clone(&admin.renders).acquire_owned()).await;
     let permit = permit.map_err(|_| BUSY)?.map_err(|_| BUSY)?;
     let telemetry = Arc::clone(&admin.telemetry);

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::config::Config;
@@ -179,14 +180,105 @@ async fn the_token_never_shows() {
     }
 }
 
-/// Sends bytes to a served admin listener and returns all that comes back.
-async fn exchange(bench: &Bench, request: &str) -> String {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+#[tokio::test]
+async fn no_more_scrapes_wait_than_leave_room_for_probes() {
+    let bench = bench(None);
+    let _all = bench.admin.scrapes.acquire_many(MAX_SCRAPES as u32).await.unwrap();
+
+    let (status, _, body) = bench.get("/metrics").await;
+
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(body.contains("too many scrapes at once"), "{body}");
+}
+
+/// A served admin listener.
+struct Served {
+    address: SocketAddr,
+    tasks: Tasks,
+    stop: CancellationToken,
+}
+
+fn serve(bench: &Bench) -> Served {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     socket.set_nonblocking(true).unwrap();
     let address = socket.local_addr().unwrap();
     let (tasks, stop) = (Tasks::default(), CancellationToken::new());
     bench.admin.serve(socket, &tasks, stop.clone()).unwrap();
+    Served { address, tasks, stop }
+}
+
+impl Served {
+    /// The answer to a probe, which has a second.
+    async fn probe(&self) -> String {
+        let probe = async {
+            let mut stream = TcpStream::connect(self.address).await.unwrap();
+            let request = b"GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+            stream.write_all(request).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            answer
+        };
+        tokio::time::timeout(Duration::from_secs(1), probe).await.expect("an answer within a second")
+    }
+
+    /// More connections than there are places, each of which has sent `request`.
+    async fn crowd(&self, request: &[u8]) -> Vec<TcpStream> {
+        let mut crowd = Vec::new();
+        for _ in 0..2 * MAX_CONNECTIONS {
+            let mut stream = TcpStream::connect(self.address).await.unwrap();
+            stream.write_all(request).await.unwrap();
+            crowd.push(stream);
+        }
+        crowd
+    }
+}
+
+#[tokio::test]
+async fn a_probe_is_answered_though_silent_connections_take_every_place() {
+    let bench = bench(None);
+    let served = serve(&bench);
+    for begun in ["", "GET /livez HT"] {
+        let _crowd = served.crowd(begun.as_bytes()).await;
+        for _ in 0..3 {
+            let answer = served.probe().await;
+            assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_probe_is_answered_though_nobody_reads_the_answers() {
+    let bench = bench(None);
+    let served = serve(&bench);
+    let requests = "GET /config HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(100);
+    let _crowd = served.crowd(requests.as_bytes()).await;
+
+    let answer = served.probe().await;
+
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn who_gets_no_place_is_told_so() {
+    let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut client = TcpStream::connect(socket.local_addr().unwrap()).await.unwrap();
+    client.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    let (stream, _) = socket.accept().await.unwrap();
+    stream.readable().await.unwrap();
+
+    refuse(&stream);
+    drop(stream);
+
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+    assert!(head.contains(&format!("content-length: {}", body.len())), "{answer}");
+}
+
+/// Sends bytes to a served admin listener and returns all that comes back.
+async fn exchange(bench: &Bench, request: &str) -> String {
+    let Served { address, tasks, stop } = serve(bench);
 
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();

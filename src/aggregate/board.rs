@@ -117,24 +117,23 @@ impl<'a> Board<'a> {
         self.enough || self.open == 0
     }
 
-    /// Takes what can begin now. What must not (what it needs has failed, the deadline has passed) ends here.
+    /// Takes what can begin now. What needs a source that failed ends here.
     pub(super) fn begin(&mut self, now: Instant) -> Vec<Start> {
         let mut starts = Vec::new();
         while !self.is_over()
             && let Some(source) = self.ready.pop_front()
         {
             let limit = Limit::new(now, self.source(source).timeout, self.deadline);
-            let refusal = match self.known(source) {
-                Err(needed) => Some(self.dependency_failed(needed)),
-                Ok(_) if limit.has_passed(now) => Some(limit.missed()),
-                Ok(known) => {
-                    starts.push(Start { source, limit, known });
-                    None
-                }
-            };
             self.seats[source].state = State::Running(now, limit);
-            if let Some(failed) = refusal {
-                self.end(source, Report::new(Err(failed)), now);
+            match self.known(source) {
+                Ok(known) => starts.push(Start { source, limit, known }),
+                Err(needed) => self.end(source, Report::new(Err(self.dependency_failed(needed))), now),
+            }
+        }
+        if self.is_over() {
+            // Nobody will begin these: one that could not be had was indispensable.
+            for start in starts.drain(..) {
+                self.seats[start.source].state = State::Idle;
             }
         }
         starts

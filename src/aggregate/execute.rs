@@ -14,10 +14,10 @@ use tokio::time::Instant;
 use super::board::{Board, Report};
 use super::call::{Failed, Fetch};
 use super::calls::{Budget, Calls, Sharing};
-use super::interpret::{LARGE, off_loop};
 use super::merge::{Merged, merge};
+use super::off_loop::{LARGE, off_loop, size_of};
 use super::outcome::{Outcome, Value};
-use super::plan::{Plan, Refusal};
+use super::plan::{Plan, Refusal, check_all};
 use super::template::Inputs;
 use super::work::{Job, Run, work};
 
@@ -34,7 +34,7 @@ pub async fn execute<F: Fetch>(
     deadline: Option<Instant>,
     mut on_end: impl FnMut(&Outcome),
 ) -> Result<Vec<Outcome>, Refusal> {
-    plan.check(inputs)?;
+    check(plan, inputs).await?;
     let budget = Budget::new(plan.aggregate().max_bytes);
     let run = Run { plan, inputs, calls: Calls::new(fetch, &budget), budget: &budget };
     let mut board = Board::new(plan, Instant::now(), deadline);
@@ -53,6 +53,15 @@ pub async fn execute<F: Fetch>(
     board.close(Instant::now());
     board.tell(&mut on_end);
     Ok(board.into_outcomes())
+}
+
+async fn check(plan: &Plan, inputs: &Inputs) -> Result<(), Refusal> {
+    if size_of(inputs, &[]) <= LARGE {
+        return plan.check(inputs);
+    }
+    let (aggregate, inputs) = (plan.aggregate().clone(), inputs.clone());
+    let checked = off_loop(move || check_all(&aggregate, &inputs)).await;
+    checked.unwrap_or_else(|failed| Err(Refusal { reason: failed.reason, detail: failed.detail.unwrap_or_default() }))
 }
 
 fn begin<'a, F: Fetch>(run: &'a Run<'a, F>, board: &mut Board<'_>, running: &Running<'a>) {

@@ -63,7 +63,7 @@ pub struct Joined<T> {
 /// What [`Flights::answer`] got, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answered<T> {
-    /// `Reason::Internal`: the work panicked.
+    /// `Reason::Internal`: the work panicked. A reason of time: the request's own deadline came before the shared answer.
     pub result: Result<T, Reason>,
     /// The work was begun for this request; false when it shared that of another.
     pub leads: bool,
@@ -88,7 +88,8 @@ impl<T: Shared> Flights<T> {
     /// The work ends at the deadline of the request that began it. A request that shared it and has time left then
     /// joins again, and leads if nobody else was faster: the deadline of one client never ends the request of another.
     ///
-    /// This does not watch `deadline` itself: wrap it in a timeout, and drop it when the client is gone.
+    /// Who shares waits no longer than until its own deadline. Who leads waits for its work, which ends at the same time by
+    /// itself, and with an answer of what is there by then. Drop the future when the client is gone.
     pub async fn answer<W>(&self, key: &Key, deadline: Option<Instant>, start: impl FnOnce() -> W) -> Answered<T>
     where
         W: Future<Output = T> + Send + 'static,
@@ -100,7 +101,12 @@ impl<T: Shared> Flights<T> {
                 start()
             });
             let leads = joined.leads();
-            let result = joined.answer().await;
+            let result = match deadline {
+                Some(deadline) if !leads => {
+                    tokio::time::timeout_at(deadline, joined.answer()).await.unwrap_or(Err(Reason::DeadlineFirstByte))
+                }
+                _ => joined.answer().await,
+            };
             let out_of_time = result.as_ref().is_ok_and(|answer| answer.reason().expired().is_some());
             let time_left = deadline.is_none_or(|deadline| Instant::now() < deadline);
             if leads || !out_of_time || !time_left {

@@ -1,8 +1,10 @@
 //! Tests of `flights`.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Context;
 use std::time::Duration;
 
+use futures_util::task::{ArcWake, waker};
 use tokio::time::{sleep, timeout};
 
 use super::*;
@@ -177,6 +179,52 @@ async fn who_joins_before_the_work_is_given_up_keeps_it() {
     assert_eq!(setup.upstream.begun(), 1);
 }
 
+/// The moment that cannot be hit from outside: the task has seen that everybody left, and has not yet locked the table.
+#[tokio::test(start_paused = true)]
+async fn a_flight_that_somebody_joined_meanwhile_is_not_given_up() {
+    let setup = setup(ClientGone::Cancel);
+    let joined = setup.join(&key("/users"), 1);
+    let (hashed, sender) = {
+        let table = setup.flights.inner.lock();
+        let (hashed, sender) = table.iter().next().expect("one flight");
+        (hashed.clone(), Arc::clone(sender))
+    };
+    let place = Place { inner: Arc::clone(&setup.flights.inner), key: hashed, sender };
+
+    assert!(!place.give_up());
+    assert_eq!(setup.flights.running(), 1);
+
+    drop(joined);
+    assert!(place.give_up());
+    assert_eq!(setup.flights.running(), 0);
+}
+
+/// Notes how many flights there are when it is woken.
+struct Witness {
+    flights: Flights<Reply>,
+    seen: Mutex<Option<usize>>,
+}
+
+impl ArcWake for Witness {
+    fn wake_by_ref(witness: &Arc<Self>) {
+        *witness.seen.lock().unwrap() = Some(witness.flights.running());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flight_has_left_the_table_when_its_answer_is_seen() {
+    let setup = setup(ClientGone::Cancel);
+    let witness = Arc::new(Witness { flights: setup.flights.clone(), seen: Mutex::default() });
+    let mut answer = Box::pin(setup.join(&key("/users"), 1).answer());
+    let waker = waker(Arc::clone(&witness));
+    assert!(answer.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+
+    assert!(setup.tasks.wait_idle(Duration::from_secs(5)).await);
+
+    assert_eq!(*witness.seen.lock().unwrap(), Some(0), "else who joins again would get the same answer for ever");
+    assert!(answer.as_mut().poll(&mut Context::from_waker(&waker)).is_ready());
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_comes_after_the_work_was_given_up_begins_anew() {
     let setup = setup(ClientGone::Cancel);
@@ -280,7 +328,7 @@ async fn a_follower_with_time_left_survives_the_leaders_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_follower_without_time_left_takes_the_leaders_end() {
+async fn a_follower_without_time_left_does_not_begin_anew() {
     let setup = setup(ClientGone::Cancel);
     let key = key("/users");
     let _leader = setup.flights.join(key.clone(), || setup.upstream.work(1, Reason::DeadlineFirstByte));
@@ -288,8 +336,23 @@ async fn a_follower_without_time_left_takes_the_leaders_end() {
 
     let follower = setup.flights.answer(&key, Some(deadline), || setup.upstream.ok(2)).await;
 
-    assert_eq!(follower.result.map(|reply| reply.number), Ok(1));
+    // Its own deadline and the leader's end are the same instant: either may come first.
+    let reason = follower.result.map_or_else(|reason| reason, |reply| reply.reason);
+    assert_eq!(reason, Reason::DeadlineFirstByte);
     assert_eq!(setup.upstream.begun(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_waits_no_longer_than_its_own_deadline() {
+    let setup = setup(ClientGone::Cancel);
+    let key = key("/users");
+    let _leader = setup.flights.join(key.clone(), || setup.upstream.work(5, Reason::Ok));
+    let started = Instant::now();
+
+    let follower = setup.flights.answer(&key, Some(started + Duration::from_secs(1)), || setup.upstream.ok(2)).await;
+
+    assert_eq!(follower, Answered { result: Err(Reason::DeadlineFirstByte), leads: false });
+    assert_eq!(started.elapsed(), Duration::from_secs(1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -333,7 +396,7 @@ async fn no_wake_up_is_lost_between_threads() {
                         work.await
                     }
                 });
-                if (client + round) % 3 != 0 {
+                if !(client + round).is_multiple_of(3) {
                     joined.answer().await.expect("nothing panics");
                 }
             }

@@ -7,18 +7,11 @@ use bytes::Bytes;
 use super::call::{Answer, Failed};
 use super::decode::{DecodeError, decode};
 use super::json::{Json, JsonError};
+use super::off_loop::{LARGE, LARGE_ENCODED, off_loop};
 use super::outcome::Value;
 use super::shape::shape;
 use crate::config::model::aggregate::{Format, Source};
 use crate::telemetry::Reason;
-
-/// Bodies beyond this are read on the blocking pool. Nothing may hold the event loop for more than about half a
-/// millisecond; checking and cutting JSON goes at 0.5 to 1 GB/s, so that is what this many bytes take.
-pub(super) const LARGE: usize = 256 << 10;
-
-/// The same for encoded bodies, which grow when they are read: at the usual tenfold this is 640 KiB of JSON, and inflating
-/// is slower than checking.
-const LARGE_ENCODED: usize = 64 << 10;
 
 /// What a body became.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,16 +29,6 @@ pub(super) async fn interpret(source: &Arc<Source>, answer: Answer) -> Result<Re
     }
     let source = source.clone();
     off_loop(move || read(&source, answer)).await?
-}
-
-/// Work that would hold up everything else on this thread. Dropping the future does not end it: it is bounded by the
-/// limits of the bodies it works on.
-pub(super) async fn off_loop<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failed> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| Failed {
-        reason: Reason::Internal,
-        detail: Some(format!("work on a large body: {error}")),
-        retry_after: None,
-    })
 }
 
 fn is_large(answer: &Answer) -> bool {
@@ -117,4 +100,102 @@ fn undecodable(error: DecodeError) -> Failed {
 
 fn failed(reason: Reason, detail: String) -> Failed {
     Failed { reason, detail: Some(detail), retry_after: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aggregate::testing::{json_path, source};
+    use crate::config::model::StatusRange;
+
+    fn of(status: u16, content_type: &str, body: &[u8]) -> Answer {
+        let content_type = Some(content_type).filter(|text| !text.is_empty()).map(str::to_owned);
+        Answer { status, content_type, content_encoding: None, body: Bytes::copy_from_slice(body) }
+    }
+
+    fn reading(format: Format) -> Arc<Source> {
+        Arc::new(Source { format, ..source("s", "/") })
+    }
+
+    fn json(text: &str) -> Value {
+        Value::Json(Json::raw_literal(text))
+    }
+
+    async fn value(source: &Arc<Source>, answer: Answer) -> Result<Value, Reason> {
+        interpret(source, answer).await.map(|read| read.value).map_err(|failed| failed.reason)
+    }
+
+    #[tokio::test]
+    async fn the_content_type_decides_only_when_asked_to() {
+        for (format, content_type, expected) in [
+            (Format::Json, "text/plain", json("1.0")),
+            (Format::Text, "application/json", json(r#""1.0""#)),
+            (Format::Auto, "application/json", json("1.0")),
+            (Format::Auto, "Application/Problem+JSON; charset=utf-8", json("1.0")),
+            (Format::Auto, "application/jsonx", json(r#""1.0""#)),
+            (Format::Auto, "", json(r#""1.0""#)),
+        ] {
+            let read = value(&reading(format), of(200, content_type, b"1.0")).await;
+            assert_eq!(read, Ok(expected), "{format:?} {content_type}");
+        }
+    }
+
+    #[tokio::test]
+    async fn raw_is_passed_through_with_its_type() {
+        let image = [0xff, 0xd8, 0x00];
+
+        let read = value(&reading(Format::Raw), of(200, "image/jpeg", &image)).await;
+
+        let body = Bytes::copy_from_slice(&image);
+        assert_eq!(read, Ok(Value::Raw { content_type: Some("image/jpeg".into()), body }));
+    }
+
+    #[tokio::test]
+    async fn text_must_be_text() {
+        assert_eq!(value(&reading(Format::Text), of(200, "", b"caf\xc3\xa9\n")).await, Ok(json("\"café\\n\"")));
+        assert_eq!(value(&reading(Format::Text), of(200, "", b"caf\xe9")).await, Err(Reason::UpstreamBadBody));
+        assert_eq!(value(&reading(Format::Text), of(200, "", b"")).await, Ok(json(r#""""#)));
+    }
+
+    #[tokio::test]
+    async fn no_content_is_null_and_an_empty_answer_is_not_json() {
+        for status in [204, 205] {
+            assert_eq!(value(&reading(Format::Json), of(status, "", b"")).await, Ok(json("null")));
+        }
+        assert_eq!(value(&reading(Format::Json), of(200, "", b"")).await, Err(Reason::UpstreamBadBody));
+        let head = Arc::new(Source { method: "HEAD".into(), ..source("s", "/") });
+        assert_eq!(value(&head, of(200, "application/json", b"")).await, Ok(json("null")));
+        let selecting = Arc::new(Source { select: Some(json_path("a")), ..source("s", "/") });
+        assert_eq!(value(&selecting, of(204, "", b"")).await, Ok(json("null")));
+        assert_eq!(value(&selecting, of(200, "", b"{}")).await, Err(Reason::UpstreamBadBody));
+    }
+
+    #[tokio::test]
+    async fn only_the_configured_statuses_are_answers() {
+        let strict = Arc::new(Source { success: vec![StatusRange { first: 200, last: 200 }], ..source("s", "/") });
+
+        for (status, expected) in [
+            (200, Ok(json("1"))),
+            (204, Err(Reason::UpstreamStatus)),
+            (301, Err(Reason::UpstreamStatus)),
+            (404, Err(Reason::UpstreamStatus)),
+            (500, Err(Reason::Upstream5xx)),
+            (599, Err(Reason::Upstream5xx)),
+        ] {
+            assert_eq!(value(&strict, of(status, "", b"1")).await, expected, "{status}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_unknown_encoding_is_refused_and_a_known_one_is_counted() {
+        let encoded = |coding: &str, body: Vec<u8>| Answer {
+            content_encoding: Some(coding.into()),
+            ..of(200, "application/json", &body)
+        };
+        assert_eq!(value(&reading(Format::Json), encoded("zstd", b"1".into())).await, Err(Reason::UpstreamBadBody));
+        // "[1]", by Python's `gzip.compress`.
+        let gzip = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03\x8b\x36\x8c\x05\x00\xb8\x32\x2f\x4c\x03\x00\x00\x00";
+        let read = interpret(&reading(Format::Json), encoded("gzip", gzip.to_vec())).await;
+        assert_eq!(read, Ok(Read { value: json("[1]"), decoded: 3 }));
+    }
 }

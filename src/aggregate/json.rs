@@ -24,7 +24,8 @@ pub struct Json(Bytes);
 /// Why bytes are no JSON value that may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JsonError {
-    /// Not JSON, or not UTF-8; the offset of the first byte that is wrong.
+    /// Not JSON, or not UTF-8; the offset of the first byte that is wrong (of a control character in a string: of the byte
+    /// before it).
     Invalid(usize),
     TooDeep,
 }
@@ -324,5 +325,206 @@ pub(super) fn write_string_content(text: &str, out: &mut Vec<u8>) {
 pub(super) fn separate(out: &mut Vec<u8>) {
     if !matches!(out.last(), None | Some(b'[' | b'{')) {
         out.push(b',');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aggregate::testing::json_path;
+    use proptest::prelude::*;
+
+    fn json(text: &str) -> Json {
+        Json::parse(Bytes::copy_from_slice(text.as_bytes()), 64).expect(text)
+    }
+
+    fn error(bytes: &[u8]) -> JsonError {
+        Json::parse(Bytes::copy_from_slice(bytes), 64).expect_err("it is wrong")
+    }
+
+    fn got(text: &str, path: &str) -> Option<String> {
+        let found = json(text).get(&json_path(path))?;
+        Some(String::from_utf8(found.as_bytes().to_vec()).expect("JSON is UTF-8"))
+    }
+
+    #[test]
+    fn what_is_grammatical_passes_byte_for_byte() {
+        for text in [
+            "9223372036854775808",
+            "-9223372036854775809",
+            "1e400",
+            "-1E+2",
+            "0.10",
+            "-0",
+            "1.0e-999",
+            "123456789012345678901234567890.123456789012345678901234567890",
+            "null",
+            "\"\"",
+            r#""\ud800""#,
+            r#""\udc00\ud800""#,
+            r#""\u0000\/\b""#,
+            "\"\u{7f}\u{2028}\u{10ffff}\"",
+            r#"{"a":1,"a":2}"#,
+            r#"{"b":1,"a":2,"":3}"#,
+            "{ }",
+            "[ 1 ,\r\n\t2 ]",
+        ] {
+            assert_eq!(json(text).as_bytes(), text.as_bytes());
+            assert_eq!(json(&format!(" \r\n\t{text}\n ")).as_bytes(), text.as_bytes());
+        }
+    }
+
+    #[test]
+    fn what_is_not_json_is_refused_where_it_goes_wrong() {
+        for (bytes, offset) in [
+            (&b""[..], 0),
+            (b"  ", 2),
+            (b"\xef\xbb\xbf1", 0),
+            (b"{\"a\":\"\xff\"}", 6),
+            (b"\"\xed\xa0\x80\"", 1),
+            (b"1 2", 2),
+            (b"{}\n{}", 3),
+            (b"[1,]", 3),
+            (b"[1\n,\n\n x]", 7),
+            (b"[1", 2),
+            (b"{\"a\" 1}", 5),
+            (b"{a:1}", 1),
+            (b"01", 1),
+            (b"+1", 0),
+            (b".5", 0),
+            (b"NaN", 0),
+            (b"'a'", 0),
+            (b"\"a\nb\"", 1),
+            (b"\"\\x\"", 2),
+            (b"1\0", 1),
+            (b"]", 0),
+        ] {
+            assert_eq!(error(bytes), JsonError::Invalid(offset), "{}", bytes.escape_ascii());
+        }
+        for broken in ["1.", "1e", "-", "\"\\u12\"", "\"", "tru", "nulll", "{\"a\":1,}", "{\"a\"}", "/**/1"] {
+            assert!(matches!(error(broken.as_bytes()), JsonError::Invalid(at) if at <= broken.len()), "{broken}");
+        }
+    }
+
+    #[test]
+    fn nesting_is_bounded_without_recursion() {
+        let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+
+        assert_eq!(Json::parse(nested(3).into(), 3).map(|json| json.as_bytes().len()), Ok(6));
+        assert_eq!(Json::parse(nested(4).into(), 3), Err(JsonError::TooDeep));
+        assert_eq!(Json::parse("[".repeat(1_000_000).into(), 64), Err(JsonError::TooDeep));
+        assert_eq!(Json::parse("{\"a\":".repeat(1_000_000).into(), 64), Err(JsonError::TooDeep));
+        assert!(Json::parse(nested(1_000_000).into(), 1_000_000).is_ok_and(|json| json.items().is_some()));
+        assert!(Json::parse("1".into(), 0).is_ok());
+        assert_eq!(Json::parse("[]".into(), 0), Err(JsonError::TooDeep));
+    }
+
+    #[test]
+    fn brackets_inside_strings_are_no_nesting() {
+        for text in [r#""[[[[""#, r#"["\"[[[","\\"]"#, r#"{"[{":"\\\"[["}"#] {
+            assert!(Json::parse(text.into(), 1).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn large_values_pass_whole() {
+        let numbers = format!("[{}]", vec!["0.10"; 100_000].join(","));
+        let text = format!("\"{}\"", "\\ud800 \u{e4}".repeat(50_000));
+        for part in [numbers, text] {
+            let object = json(&format!("{{\"a\":1,\"big\":{part},\"b\":2}}"));
+            let found = object.get(&json_path("big")).expect("it is there");
+            assert!(found.as_bytes() == part.as_bytes());
+            assert!(found.items().is_none_or(|items| items.len() == 100_000));
+        }
+    }
+
+    #[test]
+    fn parts_are_found_by_path() {
+        let text = r#"{"a":{"b":[10,{"c":1e400}]},"\u0061\/b":5,"0":6,"":7}"#;
+        for (path, part) in [
+            ("", Some(text)),
+            ("a.b.0", Some("10")),
+            ("a.b.1.c", Some("1e400")),
+            ("a.b.2", None),
+            ("a.b.01", None),
+            ("a.b.-1", None),
+            ("a.b.c", None),
+            ("a.x", None),
+            ("a.b.0.x", None),
+            ("a/b", Some("5")),
+            ("0", Some("6")),
+            ("a.b.*", Some(r#"[10,{"c":1e400}]"#)),
+            ("a.b.*.c", Some("[1e400]")),
+            ("a.*", Some(r#"[[10,{"c":1e400}]]"#)),
+            ("a.*.*.c", Some("[[1e400]]")),
+            ("0.*", None),
+        ] {
+            assert_eq!(got(text, path).as_deref(), part, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_last_of_equal_names_counts_as_it_does_for_most_readers() {
+        assert_eq!(got(r#"{"a":1,"\u0061":2}"#, "a").as_deref(), Some("2"));
+        assert_eq!(json(r#"{"a":1,"a":2}"#).members().map(|members| members.len()), Some(2));
+    }
+
+    #[test]
+    fn a_name_that_is_half_a_surrogate_pair_is_no_key_and_harms_nothing() {
+        assert_eq!(got(r#"{"\ud800":1,"a":2}"#, "a").as_deref(), Some("2"));
+        assert_eq!(got(r#"{"\ud800":1}"#, "\u{fffd}"), None);
+    }
+
+    #[test]
+    fn scalars_have_a_text() {
+        for (text, expected) in [
+            (r#""a\"\u00e4\n""#, Some("a\"\u{e4}\n")),
+            (r#""\ud83d\ude00""#, Some("\u{1f600}")),
+            ("0.10", Some("0.10")),
+            ("true", Some("true")),
+            ("null", None),
+            ("[1]", None),
+            ("{}", None),
+            (r#""\ud800""#, None),
+        ] {
+            assert_eq!(json(text).text().as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn parts_share_the_memory_of_the_whole() {
+        let body = Bytes::from_static(br#" {"a":["long enough to be seen"]}"#);
+        let part = Json::parse(body.clone(), 64).expect("valid").get(&json_path("a.0")).expect("there");
+
+        assert!(body.as_ptr_range().contains(&part.as_bytes().as_ptr()));
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        assert_eq!(Json::string("a\"\\\u{1}\u{e4}").text().as_deref(), Some("a\"\\\u{1}\u{e4}"));
+        assert_eq!(Json::array([&Json::null(), &json("-0")]).as_bytes(), b"[null,-0]");
+        assert_eq!(Json::array([]).as_bytes(), b"[]");
+        assert_eq!(Json::raw_literal(" 0.10 "), json("0.10"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_judged_as_serde_json_judges_them(text in r#"[\[\]{}",:\\ua0-9eE.+ntrl\n -]{0,40}"#) {
+            let theirs = serde_json::from_str::<serde::de::IgnoredAny>(&text);
+            match Json::parse(text.clone().into(), usize::MAX) {
+                Ok(_) => prop_assert!(theirs.is_ok()),
+                Err(JsonError::Invalid(at)) => prop_assert!(theirs.is_err() && at <= text.len(), "{at}"),
+                Err(JsonError::TooDeep) => prop_assert!(false),
+            }
+        }
+
+        #[test]
+        fn strings_of_any_content_come_back(text in any::<String>()) {
+            let json = Json::string(&text);
+            prop_assert!(json.text().is_some_and(|content| content == text));
+            let object = Json::written(format!("{{{}:1}}", String::from_utf8_lossy(json.as_bytes())).into_bytes());
+            let path = JsonPath { steps: vec![Step::Key(text)] };
+            prop_assert_eq!(object.get(&path), Some(Json::raw_literal("1")));
+        }
     }
 }

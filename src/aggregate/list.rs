@@ -12,8 +12,8 @@ use futures_util::stream::FuturesUnordered;
 
 use super::board::Report;
 use super::call::{Failed, Fetch};
-use super::interpret::{LARGE, off_loop};
 use super::json::Json;
+use super::off_loop::{LARGE, off_loop, size_of};
 use super::on_error;
 use super::outcome::{Items, Value};
 use super::template::{Inputs, Scope};
@@ -82,9 +82,9 @@ fn parts(text: &str) -> Vec<Json> {
 
 /// All the calls of a source with a list.
 pub(super) async fn call_each<F: Fetch>(run: &Run<'_, F>, job: &Job, for_each: &ForEach) -> Report {
-    let list = match List::find(for_each, run.inputs, &job.known) {
+    let list = match find(run, job, for_each).await {
         Ok(list) => list,
-        Err(no_list) => return Report::new(Err(no_list.failed(for_each))),
+        Err(failed) => return Report::new(Err(failed)),
     };
     let reports = call_distinct(run, job, &list.distinct, for_each.concurrency).await;
     let source = run.source(job).clone();
@@ -93,6 +93,16 @@ pub(super) async fn call_each<F: Fetch>(run: &Run<'_, F>, job: &Job, for_each: &
         return assemble(&source, &list, &reports);
     }
     off_loop(move || assemble(&source, &list, &reports)).await.unwrap_or_else(|failed| Report::new(Err(failed)))
+}
+
+async fn find<F>(run: &Run<'_, F>, job: &Job, for_each: &ForEach) -> Result<List, Failed> {
+    let list = if size_of(run.inputs, &job.known) <= LARGE {
+        List::find(for_each, run.inputs, &job.known)
+    } else {
+        let (for_each, inputs, known) = (for_each.clone(), run.inputs.clone(), job.known.clone());
+        off_loop(move || List::find(&for_each, &inputs, &known)).await?
+    };
+    list.map_err(|no_list| no_list.failed(for_each))
 }
 
 impl NoList {
@@ -134,7 +144,7 @@ async fn call_distinct<F: Fetch>(
             None => return reports,
             Some(Err(_aborted)) => {}
             Some(Ok((index, report))) => {
-                if stops && report.result.is_err() && index < end {
+                if stops && report.result.is_err() {
                     end = index;
                     handles.iter().skip(index + 1).for_each(AbortHandle::abort);
                 }

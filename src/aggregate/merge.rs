@@ -196,7 +196,8 @@ impl<'a> Merge<'a> {
     /// Why there can be no answer.
     fn failure(&self) -> Option<Failure> {
         let failed: Vec<&Outcome> = self.counted().filter(|outcome| outcome.ending == Ending::Failed).collect();
-        let needed = failed.iter().find(|outcome| {
+        // Also of a standby source that was called: what became of it counts.
+        let needed = self.outcomes.iter().filter(|outcome| outcome.ending == Ending::Failed).find(|outcome| {
             let source = self.source(outcome);
             source.required || source.on_error == OnError::Fail
         });
@@ -520,3 +521,6 @@ fn write_ending(aggregate: &Aggregate, outcome: &Outcome, out: &mut Vec<u8>) {
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests;

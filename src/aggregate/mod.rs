@@ -8,6 +8,9 @@
 //! 3. `merge` makes the answer from the outcomes (pure). The bytes depend on the outcomes and on the order of the file, never
 //!    on the order of arrival.
 //!
+//! Within `execute`, `board` decides what may begin and when it is enough, `work` does what one source does (`list` when it
+//! is many calls), `calls` sends identical calls once, and `interpret` makes a value of an answer.
+//!
 //! `json` keeps JSON as the bytes that arrived, so that no number changes; `template` puts values into paths, queries, fields
 //! and bodies. `results` keeps the answers of background work, `flights` joins identical requests of several clients.
 //!
@@ -24,14 +27,19 @@ pub mod json;
 mod limit;
 mod list;
 pub mod merge;
+mod off_loop;
 mod on_error;
 mod outcome;
 mod plan;
 pub mod results;
+#[cfg(test)]
+mod script;
 pub mod shape;
 pub mod template;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod work;
 
 pub use call::{Answer, Call, Called, Failed, Fetch};

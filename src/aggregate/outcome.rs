@@ -13,16 +13,18 @@ pub struct Outcome {
     /// Index of the source in the aggregate.
     pub source: usize,
     pub ending: Ending,
-    /// `Ok`, or why the call failed (also when a fallback took its place).
+    /// `Ok`, `Partial`, or why the call failed (also when a fallback took its place).
     pub reason: Reason,
     /// More about a failure, for the log; may name addresses.
     pub detail: Option<String>,
     /// The upstream's status, when it answered. Of a list: `None`.
     pub status: Option<u16>,
+    /// 1 for a call that was cut short, since it cannot say; 0 for one that shared another's.
     pub attempts: u32,
     /// From the beginning of the aggregate to that of this source: what it waited for others.
     pub begun: Duration,
-    /// From its beginning to its end. Of a source that was never called: zero.
+    /// From its beginning to the end of its own calls: what stands in for it has its own time. Of a source that was never
+    /// called: zero.
     pub took: Duration,
     /// Waiting for the upstream's in-flight limit (the longest of a list's).
     pub queue: Duration,
@@ -84,7 +86,7 @@ impl Ending {
 /// What became of a list's calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Items {
-    /// Items that stand in the answer.
+    /// Items of the list but those that were cut.
     pub total: usize,
     pub failed: usize,
     /// Distinct values: calls that were planned.

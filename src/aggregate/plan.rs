@@ -23,7 +23,7 @@ pub struct Plan {
 /// The request cannot be answered, and the client is told why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// `BadRequest` or `TooManyItems`.
+    /// `BadRequest` or `TooManyItems`; `Internal` when the check itself failed.
     pub reason: Reason,
     /// Names what is wrong in the words of the configuration.
     pub detail: String,
@@ -51,15 +51,7 @@ impl Plan {
     /// Refuses a request that does not carry what the calls need. What only turns out on the way (in a standby source, in
     /// one item of a list) is the failure of that source or item.
     pub fn check(&self, inputs: &Inputs) -> Result<(), Refusal> {
-        let sources = self.aggregate.sources.iter().enumerate();
-        for (index, source) in sources.filter(|(_, source)| !source.standby) {
-            match &source.for_each {
-                Some(for_each) if is_of_client(&for_each.list) => self.check_list(for_each, inputs)?,
-                Some(_) => {}
-                None => self.check_call(index, inputs)?,
-            }
-        }
-        Ok(())
+        check_all(&self.aggregate, inputs)
     }
 
     pub(super) fn dependents(&self, source: usize) -> &[usize] {
@@ -73,30 +65,40 @@ impl Plan {
     pub(super) fn group_count(&self) -> usize {
         self.group_count
     }
+}
 
-    fn check_call(&self, index: usize, inputs: &Inputs) -> Result<(), Refusal> {
-        match build_call(&self.aggregate, index, &Scope::new(inputs, &[])) {
-            Err(missing) if missing.from_client => {
-                Err(Refusal { reason: Reason::BadRequest, detail: missing.to_string() })
-            }
-            // Values of other sources are not there yet.
-            Ok(_) | Err(_) => Ok(()),
+pub(super) fn check_all(aggregate: &Aggregate, inputs: &Inputs) -> Result<(), Refusal> {
+    let sources = aggregate.sources.iter().enumerate();
+    for (index, source) in sources.filter(|(_, source)| !source.standby) {
+        match &source.for_each {
+            Some(for_each) if is_of_client(&for_each.list) => check_list(for_each, inputs)?,
+            Some(_) => {}
+            None => check_call(aggregate, index, inputs)?,
         }
     }
+    Ok(())
+}
 
-    fn check_list(&self, for_each: &ForEach, inputs: &Inputs) -> Result<(), Refusal> {
-        let Err(no_list) = List::find(for_each, inputs, &[]) else { return Ok(()) };
-        let name = describe(&for_each.list, &[]);
-        let (reason, detail) = match no_list {
-            NoList::Missing => (Reason::BadRequest, format!("the list `{name}` is missing")),
-            NoList::NoArray => (Reason::BadRequest, format!("`{name}` is no list")),
-            NoList::TooMany(items) => {
-                let allowed = for_each.max_items;
-                (Reason::TooManyItems, format!("the list `{name}` has {items} items, and {allowed} are allowed"))
-            }
-        };
-        Err(Refusal { reason, detail })
+fn check_call(aggregate: &Aggregate, index: usize, inputs: &Inputs) -> Result<(), Refusal> {
+    match build_call(aggregate, index, &Scope::new(inputs, &[])) {
+        Err(missing) if missing.from_client => Err(Refusal { reason: Reason::BadRequest, detail: missing.to_string() }),
+        // Values of other sources are not there yet.
+        Ok(_) | Err(_) => Ok(()),
     }
+}
+
+fn check_list(for_each: &ForEach, inputs: &Inputs) -> Result<(), Refusal> {
+    let Err(no_list) = List::find(for_each, inputs, &[]) else { return Ok(()) };
+    let name = describe(&for_each.list, &[]);
+    let (reason, detail) = match no_list {
+        NoList::Missing => (Reason::BadRequest, format!("the list `{name}` is missing")),
+        NoList::NoArray => (Reason::BadRequest, format!("`{name}` is no list")),
+        NoList::TooMany(items) => {
+            let allowed = for_each.max_items;
+            (Reason::TooManyItems, format!("the list `{name}` has {items} items, and {allowed} are allowed"))
+        }
+    };
+    Err(Refusal { reason, detail })
 }
 
 fn is_of_client(list: &Reference) -> bool {
@@ -106,11 +108,11 @@ fn is_of_client(list: &Reference) -> bool {
     }
 }
 
-/// Calls to different upstreams, or with different limits of their answers, are never identical.
+/// Calls to different upstreams are never identical.
 fn groups(sources: &[Arc<Source>]) -> (Vec<Option<usize>>, usize) {
-    let mut members: HashMap<(&str, u64), Vec<usize>> = HashMap::new();
+    let mut members: HashMap<&str, Vec<usize>> = HashMap::new();
     for (index, source) in sources.iter().enumerate() {
-        members.entry((&source.upstream.name, source.max_body_bytes)).or_default().push(index);
+        members.entry(&source.upstream.name).or_default().push(index);
     }
     let mut groups = vec![None; sources.len()];
     let has_company = |members: &Vec<usize>| members.len() > 1 || sources[members[0]].for_each.is_some();

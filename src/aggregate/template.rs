@@ -20,10 +20,11 @@ use super::json::{Json, write_string, write_string_content};
 use crate::config::model::aggregate::{
     Aggregate, BodyShape, HeaderTemplate, Node, Piece, Reference, RequestBody, Source, Step, Template,
 };
-use crate::message::path::normalise;
+use crate::message::path::{PathError, normalise};
 
 /// The parameter that holds what a prefix route matched beyond its prefix: the only one that may have slashes.
 const REST: &str = "rest";
+const DOT_SEGMENT: &str = "it makes a dot segment";
 
 /// What an aggregate looks at of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -231,8 +232,7 @@ pub fn describe(reference: &Reference, names: &[&str]) -> String {
 /// The call of `aggregate.sources[index]`, or of one item of its list.
 pub fn build_call(aggregate: &Aggregate, index: usize, scope: &Scope<'_>) -> Result<Call, MissingValue> {
     let source = &*aggregate.sources[index];
-    let names: Vec<&str> = aggregate.sources.iter().map(|source| source.name.as_str()).collect();
-    let builder = Builder { source, names: &names, scope };
+    let builder = Builder { aggregate, source, scope };
     let mut target = builder.path()?;
     builder.append_query(&mut target)?;
     let mut headers = builder.headers()?;
@@ -248,26 +248,30 @@ pub fn build_call(aggregate: &Aggregate, index: usize, scope: &Scope<'_>) -> Res
 }
 
 struct Builder<'a> {
+    aggregate: &'a Aggregate,
     source: &'a Source,
-    names: &'a [&'a str],
     scope: &'a Scope<'a>,
 }
 
 impl<'a> Builder<'a> {
     fn fail(&self, reference: &Reference, problem: Problem) -> MissingValue {
-        MissingValue::new(self.source, self.names, reference, problem)
+        let names: Vec<&str> = self.aggregate.sources.iter().map(|source| source.name.as_str()).collect();
+        MissingValue::new(self.source, &names, reference, problem)
     }
 
     fn path(&self) -> Result<String, MissingValue> {
         let mut path = String::new();
-        // Of the values in the segment that is being written.
+        // Of those in the segment that is being written.
         let mut last_value = None;
         for piece in &self.source.path.pieces {
             match piece {
                 Piece::Literal(text) => {
                     for (nth, part) in text.split('/').enumerate() {
                         if nth > 0 {
-                            self.check_segment(&path, last_value.take())?;
+                            self.check_segment(&path, last_value)?;
+                            if let Some(reference) = last_value.take().filter(|_| path.ends_with('/')) {
+                                return Err(self.fail(reference, Problem::Empty));
+                            }
                             path.push('/');
                         }
                         path.push_str(part);
@@ -295,7 +299,7 @@ impl<'a> Builder<'a> {
         for (nth, segment) in value.split(|byte| *byte == b'/').enumerate() {
             if nth > 0 {
                 if path.ends_with('/') {
-                    return Err(self.fail(reference, Problem::Forbidden("an empty segment")));
+                    return Err(self.fail(reference, Problem::Forbidden("it holds an empty segment")));
                 }
                 self.check_segment(path, Some(reference))?;
                 path.push('/');
@@ -311,8 +315,9 @@ impl<'a> Builder<'a> {
         let segment = &path[path.rfind('/').unwrap_or(0)..];
         let mut out = Vec::new();
         let forbidden = match normalise(segment.as_bytes(), &mut out) {
+            Err(PathError::AboveRoot) => DOT_SEGMENT,
             Err(error) => error.detail(),
-            Ok(normal) if segment.len() > 1 && normal.path(segment.as_bytes(), &out) == b"/" => "it is a dot segment",
+            Ok(normal) if segment.len() > 1 && normal.path(segment.as_bytes(), &out) == b"/" => DOT_SEGMENT,
             Ok(_) => return Ok(()),
         };
         Err(self.fail(reference, Problem::Forbidden(forbidden)))
@@ -504,3 +509,6 @@ fn percent_encode(bytes: &[u8], out: &mut String) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,7 @@ use super::interpret::interpret;
 use super::json::Json;
 use super::limit::Limit;
 use super::list;
+use super::off_loop::{LARGE, off_loop, size_of};
 use super::outcome::Value;
 use super::plan::Plan;
 use super::template::{Inputs, MissingValue, Scope, build_call};
@@ -76,7 +77,7 @@ async fn answer<F: Fetch>(
     report: &mut Report,
 ) -> Result<Value, Failed> {
     let source = run.source(job);
-    let call = prepare(run, job, item)?;
+    let call = prepare(run, job, item).await?;
     report.attempts = 1;
     let (called, coalesced) = run.calls.send(call, job.limit.at(), job.sharing).await;
     report.attempts = called.attempts;
@@ -89,9 +90,17 @@ async fn answer<F: Fetch>(
     Ok(read.value)
 }
 
-fn prepare<F>(run: &Run<'_, F>, job: &Job, item: Option<&Json>) -> Result<Call, Failed> {
-    let scope = Scope { item, ..Scope::new(run.inputs, &job.known) };
-    build_call(run.plan.aggregate(), job.source, &scope).map_err(unprepared)
+async fn prepare<F>(run: &Run<'_, F>, job: &Job, item: Option<&Json>) -> Result<Call, Failed> {
+    let call = if size_of(run.inputs, &job.known) <= LARGE {
+        build_call(run.plan.aggregate(), job.source, &Scope { item, ..Scope::new(run.inputs, &job.known) })
+    } else {
+        let (aggregate, inputs) = (run.plan.aggregate().clone(), run.inputs.clone());
+        let (source, known, item) = (job.source, job.known.clone(), item.cloned());
+        let scoped =
+            move || build_call(&aggregate, source, &Scope { item: item.as_ref(), ..Scope::new(&inputs, &known) });
+        off_loop(scoped).await?
+    };
+    call.map_err(unprepared)
 }
 
 fn unprepared(missing: MissingValue) -> Failed {

@@ -13,17 +13,56 @@ use super::comparable::Kind;
 use super::model::Comparison;
 use super::options::Options;
 use super::verdict::Verdict;
-use super::{Input, compare, html, text};
+use super::{Input, compare, html, interleave, text};
 
-/// Reads the results, compares, and writes the reports that were asked for. Returns what is for stdout.
+/// Reads the results, or makes them, compares, and writes the reports that were asked for. Returns what is for stdout.
 ///
 /// # Errors
 ///
 /// What to tell the user, and the code to end with.
-pub fn run(options: &Options, colour: bool) -> Result<(String, Exit), (Exit, String)> {
-    let (before, after) = options.sides().map_err(|error| (Exit::Usage, error))?;
+pub async fn run(options: &Options, colour: bool) -> Result<(String, Exit), (Exit, String)> {
+    if !options.ab {
+        let (before, after) = options.sides().map_err(|error| (Exit::Usage, error))?;
+        return compare_files(options, &before, &after, colour);
+    }
+    let plan = options.interleaving().map_err(|error| (Exit::Usage, error))?;
+    let folder = Folder::new(options.keep.as_deref()).map_err(|error| (Exit::Failed, error))?;
+    let (before, after) = interleave::measure(&plan, &folder.path).await?;
+    compare_files(options, &before, &after, colour)
+}
+
+/// Where the results of `--ab` are: removed afterwards, unless they are to be kept.
+struct Folder {
+    path: PathBuf,
+    temporary: bool,
+}
+
+impl Folder {
+    fn new(keep: Option<&Path>) -> Result<Self, String> {
+        let temporary = || std::env::temp_dir().join(format!("forebay-ab-{}", std::process::id()));
+        let path = keep.map_or_else(temporary, Path::to_owned);
+        std::fs::create_dir_all(&path).map_err(|error| format!("cannot make {}: {error}", path.display()))?;
+        Ok(Self { path, temporary: keep.is_none() })
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if self.temporary {
+            // What cannot be removed from there is removed by the system some day.
+            let _ = std::fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+fn compare_files(
+    options: &Options,
+    before: &[PathBuf],
+    after: &[PathBuf],
+    colour: bool,
+) -> Result<(String, Exit), (Exit, String)> {
     let failed = |error: String| (Exit::Failed, error);
-    let (before, after) = (read_all(&before).map_err(failed)?, read_all(&after).map_err(failed)?);
+    let (before, after) = (read_all(before).map_err(failed)?, read_all(after).map_err(failed)?);
     let comparison = compare(&before, &after, &options.settings()).map_err(|error| failed(error.to_string()))?;
     if let Some(path) = &options.report_json {
         write(path, &json(&comparison)).map_err(failed)?;

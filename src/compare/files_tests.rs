@@ -42,7 +42,8 @@ impl Folder {
             false => word.to_owned(),
         });
         let words = ["compare", "--resamples", "200"].map(String::from).into_iter().chain(words);
-        run(&Line::parse_from(words).options, false)
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(run(&Line::parse_from(words).options, false))
     }
 
     fn exit(&self, line: &str) -> Exit {

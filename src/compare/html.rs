@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use super::model::{Comparison, Row, SideSummary, SpectrumPoint, Unit};
 use super::{text, verdict::Verdict};
+use crate::load::report::format;
+use crate::load::report::svg::{Chart, Scale, escape};
 
 const STYLE: &str = include_str!("html.css");
 
@@ -123,94 +125,25 @@ fn spectrum(before: &[SpectrumPoint], after: &[SpectrumPoint]) -> String {
     let (Some(least), Some(most)) = (all().map(|p| p.ns).min(), all().map(|p| p.ns).max()) else {
         return "<p>There are no response times.</p>\n".into();
     };
-    let chart = Chart::new(least as f64, most as f64, all().map(|point| nines(point.quantile)).fold(1.0, f64::max));
-    let mut svg = chart.frame();
+    let nines_shown = all().map(|point| nines(point.quantile)).fold(1.0, f64::max);
+    // A little more at each end, so that equal times have a range as well.
+    let times = Scale::log((least as f64 * 0.9).max(1.0), most as f64 * 1.1 + 1.0);
+    let mut chart = Chart::new(300.0, Scale::linear(0.0, nines_shown), times);
+    let ticks = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999), ("p99.999", 0.99999)];
+    let ticks = ticks.map(|(name, quantile)| (nines(quantile), name.to_owned()));
+    let within: Vec<_> = ticks.into_iter().filter(|(nines, _)| *nines <= nines_shown + 0.01).collect();
+    chart.x_axis(&within);
+    chart.y_axis(8, format::time);
     for (class, points) in [("before", before), ("after", after)] {
-        let path: Vec<String> =
-            points.iter().map(|point| chart.point(nines(point.quantile), point.ns as f64)).collect();
-        put(&mut svg, format_args!("<path class=\"line {class}\" d=\"M{}\"/>", path.join("L")));
+        chart.line(class, points.iter().map(|point| (nines(point.quantile), Some(point.ns as f64))));
     }
-    svg.push_str("</svg>\n<p><b class=\"before-text\">before</b> <b class=\"after-text\">after</b></p>\n");
-    svg
+    let svg = chart.finish("spectrum", "Response time by percentile", "One line for each side, before and after");
+    format!("{svg}\n<p><b class=\"before-text\">before</b> <b class=\"after-text\">after</b></p>\n")
 }
 
 /// 1 for 90 %, 2 for 99 %, 3 for 99.9 %.
 fn nines(quantile: f64) -> f64 {
     -(1.0 - quantile).log10()
-}
-
-/// Where the spectrum is drawn.
-struct Chart {
-    least: f64,
-    most: f64,
-    nines: f64,
-}
-
-impl Chart {
-    const WIDTH: f64 = 760.0;
-    const HEIGHT: f64 = 300.0;
-    const LEFT: f64 = 70.0;
-    const BOTTOM: f64 = 26.0;
-
-    fn new(least: f64, most: f64, nines: f64) -> Self {
-        // One bucket more at each end, so that equal times have a range as well.
-        Self { least: (least * 0.9).max(1.0), most: most * 1.1 + 1.0, nines }
-    }
-
-    fn x(&self, nines: f64) -> f64 {
-        Self::LEFT + (Self::WIDTH - Self::LEFT - 10.0) * nines / self.nines
-    }
-
-    fn y(&self, ns: f64) -> f64 {
-        let share = (ns.max(self.least) / self.least).ln() / (self.most / self.least).ln();
-        (Self::HEIGHT - Self::BOTTOM) * (1.0 - share)
-    }
-
-    fn point(&self, nines: f64, ns: f64) -> String {
-        format!("{:.1} {:.1}", self.x(nines), self.y(ns))
-    }
-
-    /// The opening tag, lines for round times and percentiles, and their names.
-    fn frame(&self) -> String {
-        let (width, height, left) = (Self::WIDTH, Self::HEIGHT, Self::LEFT);
-        let bottom = height - Self::BOTTOM;
-        let mut svg = format!(
-            "<svg class=\"spectrum\" viewBox=\"0 0 {width} {height}\" role=\"img\" \
-             aria-label=\"response time by percentile, before and after\">"
-        );
-        for ns in self.round_times() {
-            let y = self.y(ns);
-            put(&mut svg, format_args!("<path class=\"axis\" d=\"M{left} {y:.1}H{width}\"/>"));
-            put(
-                &mut svg,
-                format_args!(
-                    "<text x=\"{:.0}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
-                    left - 6.0,
-                    y + 4.0,
-                    text::time(ns)
-                ),
-            );
-        }
-        for (name, quantile) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999)] {
-            if nines(quantile) <= self.nines + 0.01 {
-                let x = self.x(nines(quantile));
-                put(&mut svg, format_args!("<path class=\"axis\" d=\"M{x:.1} 0V{bottom}\"/>"));
-                put(
-                    &mut svg,
-                    format_args!("<text x=\"{x:.1}\" y=\"{:.0}\" text-anchor=\"middle\">{name}</text>", bottom + 18.0),
-                );
-            }
-        }
-        svg
-    }
-
-    /// At most about ten of 1, 2, 5, 10 ... within the range.
-    fn round_times(&self) -> Vec<f64> {
-        let (from, to) = (self.least.log10().floor() as i32, self.most.log10().ceil() as i32);
-        let steps: &[f64] = if to - from <= 4 { &[1.0, 2.0, 5.0] } else { &[1.0] };
-        let all = (from..=to).flat_map(|decade| steps.iter().map(move |step| step * 10_f64.powi(decade)));
-        all.filter(|ns| (self.least..=self.most).contains(ns)).collect()
-    }
 }
 
 fn paragraph(page: &mut String, text: &str) {
@@ -219,11 +152,6 @@ fn paragraph(page: &mut String, text: &str) {
 
 fn put(page: &mut String, what: std::fmt::Arguments<'_>) {
     page.write_fmt(what).expect("writing to a string does not fail");
-}
-
-/// Names of files and commands are whatever users typed.
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]

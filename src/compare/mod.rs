@@ -5,8 +5,8 @@
 //! seconds in blocks, `interval` makes one set of intervals of it that hold together, and `verdict` judges. What would
 //! make all of it worthless (another rate, another target, a void run) is said by `comparable`.
 //!
-//! How often it is wrong is measured, by simulation, in `compare_tests`. Pure but for `files`; knows nothing of the
-//! proxy.
+//! How often it is wrong is measured, by simulation, in `compare_tests`. Pure but for `files` and `interleave`, which
+//! loads two targets in turn; knows nothing of the proxy.
 
 pub mod between;
 pub mod block;
@@ -14,6 +14,7 @@ pub mod bootstrap;
 pub mod comparable;
 pub mod files;
 pub mod html;
+pub mod interleave;
 pub mod interval;
 pub mod metric;
 pub mod model;

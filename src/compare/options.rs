@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Settings;
+use super::interleave::Interleaving;
 use super::metric::Metric;
 
 #[derive(Debug, Clone, Args)]
@@ -12,9 +13,21 @@ pub struct Options {
     /// Results of `load --report-json`: before and after, or several before, `--`, several after.
     #[arg(value_name = "BEFORE", required = true)]
     before: Vec<PathBuf>,
-    /// The results after.
+    /// The results after; with --ab, options of `load`.
     #[arg(value_name = "AFTER", last = true)]
     after: Vec<PathBuf>,
+    /// Load two targets in turn and compare them: URLs, or configuration files whose routes `--route` names.
+    ///
+    /// Whatever changes slowly, such as other work on the machine, then hits both sides alike. Both targets must be
+    /// running. Options for `load` follow after `--`.
+    #[arg(long)]
+    pub(super) ab: bool,
+    /// Runs on each side.
+    #[arg(long, value_name = "COUNT", default_value_t = 4, requires = "ab", value_parser = clap::value_parser!(u32).range(1..=100))]
+    repeats: u32,
+    /// Keep the results of --ab in this folder.
+    #[arg(long, value_name = "FOLDER", requires = "ab")]
+    pub(super) keep: Option<PathBuf>,
     /// Compare only these, for example `p99,errors`: fewer metrics are decided sooner. Choose before looking.
     #[arg(long, value_name = "METRICS", value_delimiter = ',')]
     metrics: Option<Vec<Metric>>,
@@ -69,6 +82,24 @@ impl Options {
             (_, []) => Err("which of these were before? write `--` between the runs before and after".into()),
             (before, after) => Ok((before.to_vec(), after.to_vec())),
         }
+    }
+
+    /// What to load in turn.
+    ///
+    /// # Errors
+    ///
+    /// When there are not two targets.
+    pub fn interleaving(&self) -> Result<Interleaving, String> {
+        let [before, after] = self.before.as_slice() else {
+            return Err("--ab takes two targets: `forebay compare --ab URL URL -- -r 200/s -d 30s`".into());
+        };
+        let text = |path: &PathBuf| path.to_string_lossy().into_owned();
+        Ok(Interleaving {
+            targets: [text(before), text(after)],
+            repeats: self.repeats,
+            seed: self.seed,
+            load: self.after.iter().map(text).collect(),
+        })
     }
 
     pub fn settings(&self) -> Settings {
@@ -126,6 +157,20 @@ mod tests {
         assert!(sides("a b c").expect_err("unclear").contains("`--`"));
         assert!(sides("a").is_err());
         assert!(sides("").is_err());
+    }
+
+    #[test]
+    fn two_targets_in_turn_take_options_of_load() {
+        let plan = options("--ab --repeats 2 http://a/ http://b/ -- -r 5/s --quiet").and_then(|options| {
+            let error = |error: String| clap::Error::raw(clap::error::ErrorKind::ValueValidation, error);
+            options.interleaving().map_err(error)
+        });
+
+        let plan = plan.expect("parses");
+        assert_eq!(plan.targets, ["http://a/", "http://b/"]);
+        assert_eq!((plan.repeats, plan.load), (2, ["-r", "5/s", "--quiet"].map(String::from).to_vec()));
+        assert!(options("--ab http://a/").expect("parses").interleaving().is_err());
+        assert!(options("--repeats 2 a b").is_err());
     }
 
     #[test]

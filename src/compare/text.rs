@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::interval::Interval;
 use super::model::{Comparison, Row, SideSummary, Unit};
 use super::verdict::Verdict;
+use crate::load::report::format;
 
 /// `colour`: for a terminal whose user wants colours.
 pub fn render(comparison: &Comparison, colour: bool) -> String {
@@ -33,7 +34,12 @@ pub fn render(comparison: &Comparison, colour: bool) -> String {
 fn side(text: &mut String, name: &str, side: &SideSummary) {
     let runs = side.runs.join(", ");
     // Writing to a string does not fail.
-    let _ = writeln!(text, "{name:<7} {runs}: {} requests in {}", count(side.requests), length(side.seconds));
+    let _ = writeln!(
+        text,
+        "{name:<7} {runs}: {} requests in {}",
+        format::count(side.requests),
+        format::length(side.seconds)
+    );
 }
 
 const HEADINGS: [&str; 6] = ["", "before", "after", "difference", "interval", "verdict"];
@@ -75,8 +81,8 @@ fn cells(row: &Row) -> [String; 6] {
 pub fn value(unit: Unit, value: Option<f64>, at_least: bool) -> String {
     let Some(value) = value else { return "-".into() };
     let text = match unit {
-        Unit::Nanoseconds => time(value),
-        Unit::PerSecond => format!("{}/s", three_digits(value)),
+        Unit::Nanoseconds => format::time(value),
+        Unit::PerSecond => format!("{}/s", format::three_digits(value)),
         Unit::Share => share(value),
     };
     if at_least { format!(">={text}") } else { text }
@@ -116,7 +122,7 @@ fn signed(fraction: f64) -> String {
 pub fn why(row: &Row) -> Option<String> {
     let why = row.why.as_ref()?;
     let advice = match row.longer_s {
-        Some(seconds) => format!("; about {} on each side should decide it", length(seconds)),
+        Some(seconds) => format!("; about {} on each side should decide it", about(seconds)),
         None => String::new(),
     };
     Some(format!("{why}{advice}"))
@@ -167,37 +173,14 @@ fn share(value: f64) -> String {
     }
 }
 
-/// `850 ns`, `12.3 us`, `312 ms`, `1.25 s`.
-pub fn time(ns: f64) -> String {
-    const UNITS: [(&str, f64); 4] = [("ns", 1.0), ("us", 1e3), ("ms", 1e6), ("s", 1e9)];
-    let (unit, size) = UNITS.into_iter().find(|(_, size)| ns / size < 999.5).unwrap_or(UNITS[3]);
-    format!("{} {unit}", three_digits(ns / size))
-}
-
-fn three_digits(value: f64) -> String {
-    let decimals = match value.abs() {
-        small if small < 9.995 => 2,
-        medium if medium < 99.95 => 1,
-        _ => 0,
+/// Of an estimate, so no digit too many: `5 min` for 317 s.
+fn about(seconds: f64) -> String {
+    let step = match seconds {
+        short if short < 120.0 => 10.0,
+        medium if medium < 3600.0 => 60.0,
+        _ => 3600.0,
     };
-    format!("{value:.decimals$}")
-}
-
-/// `1 234 567`.
-fn count(value: u64) -> String {
-    let digits = value.to_string();
-    let groups: Vec<&str> =
-        digits.as_bytes().rchunks(3).rev().filter_map(|group| std::str::from_utf8(group).ok()).collect();
-    groups.join(" ")
-}
-
-/// `30 s`, `5 min`, `2 h`: of estimates, so no digit too many.
-fn length(seconds: f64) -> String {
-    match seconds {
-        short if short < 99.5 => format!("{short:.0} s"),
-        medium if medium < 5_970.0 => format!("{:.0} min", medium / 60.0),
-        long => format!("{:.0} h", long / 3600.0),
-    }
+    format::length((seconds / step).ceil() * step)
 }
 
 #[cfg(test)]

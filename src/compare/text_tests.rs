@@ -91,5 +91,5 @@ fn colours_change_nothing_but_colours() {
 fn small_numbers_are_not_rounded_to_nothing() {
     assert_eq!([0.0, 1e-9, 0.0002, 0.5].map(share), ["0 %", "<0.001 %", "0.020 %", "50.00 %"]);
     assert_eq!([0.0, -1e-7, 0.0005, -0.05, 2.0].map(signed), ["0", "0", "+0.050", "-5.0", "+200"]);
-    assert_eq!([99.0, 300.0, 7200.0].map(length), ["99 s", "5 min", "2 h"]);
+    assert_eq!([41.0, 290.0, 7100.0].map(about), ["50 s", "5 min", "2 h"]);
 }

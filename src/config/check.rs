@@ -25,6 +25,7 @@ pub fn check(cx: &mut Decoder<'_>, root: &Root) {
     check_tables(cx, root);
     check_addresses(cx, root);
     check_actions(cx, root);
+    aggregate::check::check_results(cx, root);
     check_unused(cx, root);
     check_times(cx, root);
     check_limit_sizes(cx, root);
@@ -322,14 +323,23 @@ fn check_upgrade_protocol(cx: &mut Decoder<'_>, upstream: &NamedItem<Upstream>, 
     }
 }
 
-/// A limit above one that holds for all can never be reached.
+/// A limit above one that holds for all can never be reached. What waits in the queue over all routes counts for its
+/// route, but has not come to its upstream yet (`limits/admission.rs`). One request of an aggregate is many at its
+/// upstreams, so nothing can be said about those.
 fn check_limit_sizes(cx: &mut Decoder<'_>, root: &Root) {
-    let Some((all, all_span)) = root.limits.get().and_then(|limits| limits.max_in_flight.written()) else { return };
-    let of_routes = root.routes().iter().map(|route| &route.value.max_in_flight);
-    let of_upstreams = root.upstreams().iter().map(|upstream| &upstream.value.max_in_flight);
-    for field in of_routes.chain(of_upstreams) {
-        let Some((max, span)) = field.written().filter(|(max, _)| *max > all) else { continue };
-        let message = format!("{max} in flight can never be reached: over all routes there are {all}");
+    let Some(limits) = root.limits.get() else { return };
+    let Some((all, all_span)) = limits.max_in_flight.written() else { return };
+    let waiting = limits.queue.get().and_then(|queue| queue.capacity.copied()).unwrap_or(0);
+    let of_routes = root.routes().iter().map(|route| (&route.value.max_in_flight, waiting));
+    let called =
+        |name: &str| root.routes().iter().any(|route| route.value.aggregate.is_written() && route.value.calls(name));
+    let proxied = root.upstreams().iter().filter(|upstream| !called(&upstream.name));
+    let of_upstreams = proxied.map(|upstream| (&upstream.value.max_in_flight, 0));
+    for (field, waiting) in of_routes.chain(of_upstreams) {
+        let most = all.saturating_add(waiting);
+        let Some((max, span)) = field.written().filter(|(max, _)| **max > most) else { continue };
+        let places = if waiting == 0 { all.to_string() } else { format!("{all}, and {waiting} that wait") };
+        let message = format!("{max} in flight can never be reached: over all routes there are {places}");
         let problem =
             Problem::error(Code::NeverFires, span, message).related(Some(all_span.clone()), "the limit over all");
         cx.report(problem.help("lower it, or raise the limit over all"));

@@ -182,8 +182,15 @@ impl Diagnostic {
             render_place(&mut out, &paint, place, gutter, '-', BLUE, what);
         }
         for (title, text) in [("expected", &self.expected), ("help", &self.help)] {
-            if let Some(text) = text {
-                line(&mut out, format_args!("{:gutter$} = {}: {text}", "", paint.with(BOLD, title)));
+            let Some(text) = text else { continue };
+            let mut lines = text.lines();
+            let first = lines.next().unwrap_or_default();
+            line(&mut out, format_args!("{:gutter$} = {}: {first}", "", paint.with(BOLD, title)));
+            for more in lines {
+                line(
+                    &mut out,
+                    format_args!("{:indent$}{more}", "", indent = if more.is_empty() { 0 } else { gutter + 3 }),
+                );
             }
         }
         out

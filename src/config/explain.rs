@@ -2,12 +2,15 @@
 //! longest time it can take. Uses the same normalisation and route table as the proxy.
 
 use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::Loaded;
+use super::aggregate::explain as aggregate;
+use super::model::aggregate::Aggregate;
 use super::model::{HeaderMatch, InFlight, RateLimit, RateMode, Route, RouteAction, Upstream};
-use super::settings::Setting;
+use super::settings::{Origin, Setting};
 use super::value::path::show_pattern;
 use crate::message::path::normalise;
 use crate::message::{Fields, Method};
@@ -92,9 +95,24 @@ impl Page {
             }
             RouteAction::Respond { status, .. } => self.line(format!("  is answered at once with {status}")),
             RouteAction::Aggregate(aggregate) => {
-                self.line(format!("  is answered from {} sources", aggregate.sources.len()));
+                self.line(format!("  is answered from {}", counted_sources(aggregate)));
+                self.aggregate(loaded, route, aggregate);
             }
             RouteAction::Results { of } => self.line(format!("  gives the results of route {of}")),
+        }
+    }
+
+    fn aggregate(&mut self, loaded: &Loaded, route: &Route, aggregate: &Aggregate) {
+        let shown = aggregate::Shown { route: &route.name, aggregate, settings: &loaded.settings };
+        self.line("\nsources");
+        self.lines(aggregate::plan(&shown, route.deadline.after()));
+        self.line("\nanswer");
+        self.lines(aggregate::answer(aggregate));
+    }
+
+    fn lines(&mut self, lines: Vec<String>) {
+        for line in lines {
+            self.line(line);
         }
     }
 
@@ -120,29 +138,59 @@ impl Page {
         }
     }
 
-    /// Every setting of the route, of its upstream and of all routes, with its origin.
+    /// Every setting of the route, of its upstreams and of all routes, with its origin.
     fn settings(&mut self, loaded: &Loaded, route: &Route) {
-        let mut places = vec![format!("route.{}", route.name)];
-        if let RouteAction::Proxy { upstream } = &route.action {
-            places.push(format!("upstream.{}", upstream.name));
+        let own = format!("route.{}", route.name);
+        match &route.action {
+            RouteAction::Proxy { upstream } => {
+                self.table(loaded, &own, |_| true);
+                self.table(loaded, &format!("upstream.{}", upstream.name), |_| true);
+            }
+            RouteAction::Aggregate(aggregate) => {
+                self.table(loaded, &own, |name| !name.starts_with("aggregate."));
+                let own = format!("{own}.aggregate");
+                self.table(loaded, &own, |name| !name.starts_with("source."));
+                let sources = aggregate.sources.iter().map(|source| format!("{own}.source.{}", source.name));
+                self.alike(loaded, &format!("{own}.source"), &sources.collect::<Vec<_>>());
+                let upstreams = aggregate.sources.iter().map(|source| format!("upstream.{}", source.upstream.name));
+                let upstreams: BTreeSet<String> = upstreams.collect();
+                self.alike(loaded, "upstream", &upstreams.into_iter().collect::<Vec<_>>());
+            }
+            RouteAction::Respond { .. } | RouteAction::Results { .. } => self.table(loaded, &own, |_| true),
         }
-        places.push("limits".to_owned());
+        self.table(loaded, "limits", |_| true);
+    }
+
+    /// Tables of one kind: what is written in each, then once what holds where nothing is written.
+    fn alike(&mut self, loaded: &Loaded, kind: &str, places: &[String]) {
+        let mut defaults = BTreeMap::new();
         for place in places {
-            // A queue without a limit before it has no effect.
-            let limited = loaded.settings.get(&format!("{place}.max_in_flight")).is_some();
-            let settings = loaded.settings.below(&place).filter(|(name, _)| limited || !name.starts_with("queue."));
-            let settings: Vec<(&str, &Setting)> = settings.collect();
-            if settings.is_empty() {
-                continue;
-            }
-            let shown = settings.iter().map(|(name, setting)| (*name, show(setting), setting.origin.to_string()));
-            let rows: Vec<(&str, String, String)> = shown.collect();
-            let name_width = rows.iter().map(|row| row.0.len()).max().unwrap_or(0);
-            let value_width = rows.iter().map(|row| row.1.chars().count()).max().unwrap_or(0).min(40);
-            self.line(format!("\n[{place}]"));
-            for (name, value, origin) in rows {
-                self.line(format!("  {name:name_width$}  {value:value_width$}  {origin}"));
-            }
+            let (left_out, written): (Vec<_>, Vec<_>) =
+                effective(loaded, place).into_iter().partition(|(_, setting)| setting.origin == Origin::Default);
+            defaults.extend(left_out);
+            self.rows(place, &written);
+        }
+        self.rows(&format!("{kind}.*"), &defaults.into_iter().collect::<Vec<_>>());
+    }
+
+    /// The settings below a place that are wanted.
+    fn table(&mut self, loaded: &Loaded, place: &str, wanted: impl Fn(&str) -> bool) {
+        let mut settings = effective(loaded, place);
+        settings.retain(|(name, _)| wanted(name));
+        self.rows(place, &settings);
+    }
+
+    fn rows(&mut self, place: &str, settings: &[(&str, &Setting)]) {
+        let shown = settings.iter().map(|(name, setting)| (*name, show(setting), setting.origin.to_string()));
+        let rows: Vec<(&str, String, String)> = shown.collect();
+        if rows.is_empty() {
+            return;
+        }
+        let name_width = rows.iter().map(|row| row.0.len()).max().unwrap_or(0);
+        let value_width = rows.iter().map(|row| row.1.chars().count()).max().unwrap_or(0).min(40);
+        self.line(format!("\n[{place}]"));
+        for (name, value, origin) in rows {
+            self.line(format!("  {name:name_width$}  {value:value_width$}  {origin}"));
         }
     }
 
@@ -158,9 +206,23 @@ impl Page {
             RouteAction::Proxy { upstream } => Some(upstream.timeouts.between_bytes),
             RouteAction::Respond { .. } | RouteAction::Aggregate(_) | RouteAction::Results { .. } => None,
         };
+        if let RouteAction::Aggregate(aggregate) = &route.action {
+            self.aggregate_end(aggregate, begin, route.deadline.after());
+            let of_all = loaded.config.in_flight.as_ref().map(|limit| limit.max);
+            let in_flight = [route.in_flight.as_ref().map(|limit| limit.max), of_all].into_iter().flatten().min();
+            self.line("\nmemory");
+            return self.lines(aggregate::memory(aggregate, in_flight));
+        }
         match (route.deadline.after(), between) {
             (_, None) => self.line(format!("  the answer begins after at most {}", show_duration(begin))),
-            (Some(deadline), Some(between)) if begin >= deadline => {
+            (Some(deadline), Some(between)) if begin == deadline => {
+                let begin = show_duration(begin);
+                self.line(format!(
+                    "  these could take {begin} together, as long as the deadline: either may come first"
+                ));
+                self.end(deadline, between);
+            }
+            (Some(deadline), Some(between)) if begin > deadline => {
                 self.line(format!("  these could take {} together; the deadline ends them", show_duration(begin)));
                 self.end(deadline, between);
             }
@@ -178,12 +240,45 @@ impl Page {
         }
     }
 
+    /// When an aggregate is over: its longest way has been written out.
+    fn aggregate_end(&mut self, aggregate: &Aggregate, time: Duration, deadline: Option<Duration>) {
+        let unlimited = aggregate::unlimited(aggregate);
+        if !unlimited.is_empty() {
+            let (names, have) = (unlimited.join(", "), if unlimited.len() == 1 { "has" } else { "have" });
+            self.line(format!("  {names} {have} no `timeout`: only the deadline and the upstream's own end them"));
+        }
+        match deadline {
+            Some(deadline) if time > deadline => {
+                self.line(format!("  these could take {} together; the deadline ends them", show_duration(time)));
+                self.line(format!("  everything is over after {}, the deadline", show_duration(deadline)));
+            }
+            Some(deadline) if !unlimited.is_empty() => {
+                self.line(format!("  everything is over after {}, the deadline", show_duration(deadline)));
+            }
+            _ if unlimited.is_empty() => {
+                self.line(format!("  the answer is complete after at most {}", show_duration(time)));
+            }
+            _ => self.line("  there is no deadline: the answer may take for ever"),
+        }
+    }
+
     fn end(&mut self, deadline: Duration, between: Duration) {
         if between < deadline {
             self.line(format!("  a silence of {} inside the answer ends it", show_duration(between)));
         }
         self.line(format!("  everything is over after {}, the deadline", show_duration(deadline)));
     }
+}
+
+/// The settings below a place that have an effect.
+fn effective<'l>(loaded: &'l Loaded, place: &str) -> Vec<(&'l str, &'l Setting)> {
+    let written = |key: &str| loaded.settings.get(&format!("{place}.{key}")).is_some();
+    // A queue without a limit before it has none; neither have the bounds of a list without the list.
+    let limited = written("max_in_flight");
+    let list = written("for_each") || !place.contains(".aggregate.source.");
+    let about_list = |name: &str| matches!(name, "concurrency" | "max_items" | "too_many");
+    let settings = loaded.settings.below(place);
+    settings.filter(|(name, _)| (limited || !name.starts_with("queue.")) && (list || !about_list(name))).collect()
 }
 
 /// One wait on the way to the answer's first byte.
@@ -204,6 +299,9 @@ fn steps(loaded: &Loaded, route: &Route) -> Vec<Step> {
     if let RouteAction::Proxy { upstream } = &route.action {
         queue(&upstream.in_flight, "the upstream");
         steps.extend(upstream_steps(upstream));
+    }
+    if let RouteAction::Aggregate(aggregate) = &route.action {
+        steps.extend(aggregate::longest_way(aggregate).into_iter().map(|(what, time)| Step { what, time }));
     }
     let limits = loaded.config.rate_limits.iter().chain(&route.rate_limits);
     let delays = limits.filter(|limit| limit.mode == RateMode::Delay).map(|limit| delay(limit));
@@ -237,6 +335,13 @@ fn upstream_steps(upstream: &Upstream) -> Vec<Step> {
         Step { what, time: timeouts.connect.saturating_add(tls).saturating_mul(attempts) },
         Step { what: "first byte of the answer".to_owned(), time: timeouts.first_byte },
     ]
+}
+
+fn counted_sources(aggregate: &Aggregate) -> String {
+    match aggregate.sources.len() {
+        1 => "one source".to_owned(),
+        count => format!("{count} sources"),
+    }
 }
 
 /// ` (line 12)` of the route's path.

@@ -2,7 +2,7 @@
 //! touches the file system.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use rustls::pki_types::pem::PemObject;
@@ -13,12 +13,30 @@ use super::diagnostic::{Code, Diagnostic, Problem};
 use super::elements::Root;
 use super::model::Config;
 
+/// What to do about a file that is not there; with the least that serves requests, which a test keeps valid.
+const MISSING: &str = "\
+name it with `-c FILE`, or make one; this is enough to begin with:
+
+[upstream.app]
+endpoints = [\"127.0.0.1:9001\"]
+
+[route.all]
+path = \"/*\"
+upstream = \"app\"
+
+`forebay demo` needs no file; `forebay schema` is for editors that complete keys";
+
 /// The text of the configuration file.
 pub fn read_configuration(path: &Path, limit: u64) -> Result<String, Box<Diagnostic>> {
     let name = path.display().to_string();
     let fail = |message: String, help: &str| Box::new(Diagnostic::of_file(&name, message, help));
-    let file =
-        File::open(path).map_err(|error| fail(format!("cannot open the file: {error}"), "name it with `-c FILE`"))?;
+    let file = File::open(path).map_err(|error| {
+        let help = match error.kind() {
+            io::ErrorKind::NotFound => MISSING,
+            _ => "name a readable file with `-c FILE`",
+        };
+        fail(format!("cannot open the file: {error}"), help)
+    })?;
     let mut bytes = Vec::new();
     file.take(limit + 1)
         .read_to_end(&mut bytes)
@@ -92,4 +110,20 @@ pub fn named_in(config: &Config) -> Vec<PathBuf> {
         files.extend(tls.ca.clone());
     }
     files
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_that_is_proposed_is_valid() {
+        let proposed =
+            MISSING.split_once("\n\n").and_then(|(_, text)| text.rsplit_once("\n\n")).expect("three parts").0;
+
+        let loaded = crate::config::parse("f", proposed, &|_| None).unwrap_or_else(|report| panic!("{report}"));
+
+        assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+        assert_eq!(loaded.config.routes.len(), 1);
+    }
 }

@@ -37,6 +37,7 @@ pub use schema::schema;
 pub use settings::{Origin, Settings};
 use source::Source;
 use substitute::Variables;
+use value::network::AddressOrOff;
 
 /// A larger file is no configuration.
 const MAX_FILE_BYTES: u64 = 4 << 20;
@@ -74,6 +75,20 @@ pub fn load(path: &Path, variable: &Variables<'_>) -> Result<Loaded, Report> {
     let mut loaded = parse_with(&name, &text, &inputs, true)?;
     loaded.watched_files.insert(0, path.to_owned());
     Ok(loaded)
+}
+
+/// Where the admin listener is, also from a file that is refused for something else: the process that runs on with an
+/// older content of it can be asked all the same. `None` when that cannot be told.
+pub fn admin_address(path: &Path, variable: &Variables<'_>) -> Option<AddressOrOff> {
+    let text = files::read_configuration(path, MAX_FILE_BYTES).ok()?;
+    let (tree, problems) = tree::parse(&text, variable);
+    let damaged = !syntax::Damage::of(&text, &problems).is_empty();
+    let inputs = Inputs { variable, read: &|_| Ok("unread".to_owned()), base: Path::new("") };
+    let mut cx = Decoder::new(Source::new("", &text), &inputs, problems);
+    let root = Root::decode(&mut cx, &tree);
+    let address = &root.admin.get()?.address;
+    // What could not be read may have been the address: then the default says nothing.
+    if damaged && !address.is_written() && text.contains("admin") { None } else { address.copied() }
 }
 
 /// Reads a configuration from text. Touches no file: for a secret from a file stands the word `unread`.

@@ -1,17 +1,22 @@
 //! Syntax errors in words for people who do not know TOML's grammar, one for each line: the parser's own follow-up
 //! errors on the same line say nothing new.
 
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+
 use super::diagnostic::{Code, Problem};
 use super::source::{Source, Span};
 
 /// The parser's errors as problems, at most one for each line, in the order of the file.
 pub fn problems(text: &str, errors: &[toml::de::Error]) -> Vec<Problem> {
     let source = Source::new("", text);
+    let repeats = errors.iter().any(|error| error.message().contains(DUPLICATE)).then(|| Repeats::of(text));
     let mut found: Vec<(usize, usize, Problem)> = Vec::new();
     for error in errors {
         let span = place(text, error.span());
         let line = source.line_of(&span);
-        let (rank, problem) = problem(text, span, error.message());
+        let (rank, problem) = problem(text, span, error.message(), repeats.as_ref());
         found.push((line, rank, problem));
     }
     found.sort_by_key(|(line, rank, problem)| (*line, *rank, problem.span.as_ref().map(|span| span.start)));
@@ -27,8 +32,11 @@ pub fn problems(text: &str, errors: &[toml::de::Error]) -> Vec<Problem> {
     found.into_iter().map(|(_, _, problem)| problem).collect()
 }
 
+/// The parser's word for it.
+const DUPLICATE: &str = "duplicate key";
 const TWICE: &str = "this key or table is written twice";
 const NOT_CLOSED: &str = "a list or table above this line is not closed";
+const NO_BRACKET: &str = "this header has no `]`";
 
 fn is_follow_up(message: &str) -> bool {
     [TWICE, NOT_CLOSED].contains(&message)
@@ -42,10 +50,12 @@ fn place(text: &str, span: Option<Span>) -> Span {
     start..floor(span.end).max(start)
 }
 
-/// What syntax errors make of the rest: nothing on their lines, and nothing below a list that does not end, can be
-/// taken for what was meant.
+/// What syntax errors make of the rest: nothing on their lines, nothing in a table whose header does not end, and
+/// nothing below a list that does not end can be taken for what was meant.
 pub struct Damage {
     lines: Vec<usize>,
+    /// From a header to the next; in the order of the file.
+    tables: Vec<Range<usize>>,
     from: Option<usize>,
 }
 
@@ -55,7 +65,9 @@ impl Damage {
         let line = |problem: &Problem| problem.span.as_ref().map(|span| source.line_of(span));
         let syntax = || problems.iter().filter(|problem| problem.code == Code::Syntax);
         let open = syntax().find(|problem| problem.message == NOT_CLOSED);
-        Self { lines: syntax().filter_map(line).collect(), from: open.and_then(line) }
+        let headers = syntax().filter(|problem| problem.message == NO_BRACKET).filter_map(line);
+        let tables = damaged_tables(text, headers.collect());
+        Self { lines: syntax().filter_map(line).collect(), tables, from: open.and_then(line) }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -65,21 +77,44 @@ impl Damage {
     /// True for a problem that stands whatever the damaged lines were meant to be.
     pub fn leaves(&self, problem: &Problem, source: &Source<'_>) -> bool {
         let Some(line) = problem.span.as_ref().map(|span| source.line_of(span)) else { return false };
-        problem.code != Code::MissingKey && !self.lines.contains(&line) && self.from.is_none_or(|from| line < from)
+        problem.code != Code::MissingKey
+            && !self.lines.contains(&line)
+            && !self.is_in_damaged_table(line)
+            && self.from.is_none_or(|from| line < from)
+    }
+
+    fn is_in_damaged_table(&self, line: usize) -> bool {
+        let before = self.tables.partition_point(|table| table.start <= line);
+        before > 0 && self.tables[before - 1].contains(&line)
     }
 }
 
+/// The lines, from 1, from each of these headers to the next of any kind.
+fn damaged_tables(text: &str, damaged: HashSet<usize>) -> Vec<Range<usize>> {
+    let headers = text.lines().enumerate().filter(|(_, line)| is_header(line)).map(|(index, _)| index + 1);
+    let headers: Vec<usize> = headers.chain([usize::MAX]).collect();
+    let tables = headers.windows(2).map(|pair| pair[0]..pair[1]);
+    tables.filter(|table| damaged.contains(&table.start)).collect()
+}
+
+/// A line that begins a table.
+fn is_header(line: &str) -> bool {
+    line.trim_start().starts_with('[')
+}
+
 /// The problem and its rank among those of its line: the lower says more.
-fn problem(text: &str, span: Span, message: &str) -> (usize, Problem) {
+fn problem(text: &str, span: Span, message: &str, repeats: Option<&Repeats>) -> (usize, Problem) {
     let line = Line::around(text, span.start);
     let error = |span: Span, message: &str| Problem::error(Code::Syntax, span, message);
-    if message.contains("duplicate key") {
+    if message.contains(DUPLICATE) {
         let list = "write both as a list in one key: rate_limit = [{ ... }, { ... }]";
         let help = if line.text(text).contains("rate_limit") { list } else { "keep one of the two" };
-        return (0, error(span, TWICE).help(help));
+        let first = repeats.and_then(|repeats| repeats.first(&line));
+        return (0, error(span, TWICE).related(first, "first here").help(help));
     }
-    if message.starts_with("unclosed table") {
-        return (0, error(line.trimmed(), "this header has no `]`").help("close it, as in [route.users]"));
+    let header_list = message.starts_with("unclosed array") && is_header(line.text(text));
+    if message.starts_with("unclosed table") || header_list {
+        return (0, error(line.trimmed(), NO_BRACKET).help("close it, as in [route.users]"));
     }
     if message.starts_with("key with no value") {
         return (0, error(line.trimmed(), "this is not a setting").help("write `key = value`, or `[table]`"));
@@ -115,6 +150,49 @@ fn problem(text: &str, span: Span, message: &str) -> (usize, Problem) {
         return (1, error(span, "a number cannot begin with 0").help("take the zero out, or put the value in quotes"));
     }
     (3, error(span, message).help("see https://toml.io for how values, keys and tables are written"))
+}
+
+/// Where keys and tables that are written again stand for the first time: the same header above, or the same key above
+/// in its table. What was first written in another form, with dots or in a table on one line, is not found. In one pass
+/// over the text, because a hostile file may repeat itself a hundred thousand times.
+struct Repeats(HashMap<usize, Span>);
+
+impl Repeats {
+    fn of(text: &str) -> Self {
+        let (mut seen, mut repeats) = (HashMap::new(), HashMap::new());
+        let (mut table, mut start) = (0, 0);
+        for line in text.split_inclusive('\n') {
+            let name = if is_header(line) {
+                table = start;
+                Some((None, header(line)))
+            } else {
+                line.split_once('=').map(|(key, _)| (Some(table), key.trim()))
+            };
+            if let Some((place, name)) = name.filter(|(_, name)| !name.is_empty()) {
+                let at = start + line.find(name).unwrap_or(0);
+                match seen.entry((place, name)) {
+                    Entry::Vacant(vacant) => {
+                        vacant.insert(at..at + name.len());
+                    }
+                    Entry::Occupied(first) => {
+                        repeats.insert(start, first.get().clone());
+                    }
+                }
+            }
+            start += line.len();
+        }
+        Self(repeats)
+    }
+
+    fn first(&self, line: &Line) -> Option<Span> {
+        self.0.get(&line.start).cloned()
+    }
+}
+
+/// The name in a header.
+fn header(line: &str) -> &str {
+    let name = line.trim_start().trim_start_matches('[');
+    name.split([']', '#', '\n']).next().unwrap_or("").trim()
 }
 
 /// Letters, digits and what stands in addresses and quantities: clearly meant as one value.
@@ -184,6 +262,7 @@ mod tests {
             ("a = 127.0.0.1:80 # x\n", "this value needs quotes", "127.0.0.1:80"),
             ("a = \n", "this key has no value", "a ="),
             ("[c\nd = 1\n", "this header has no `]`", "[c"),
+            ("[[c\nd = 1\n", "this header has no `]`", "[[c"),
             ("a = \"x\n", "this text has no closing quote", "a = \"x"),
             ("a: 3\n", "this is not a setting", "a: 3"),
             ("[a]\n[a]\n", "this key or table is written twice", "a"),
@@ -192,6 +271,23 @@ mod tests {
         for (text, message, marked) in cases {
             let (found, _, at) = first(text);
             assert_eq!((found.as_str(), at.as_str()), (message, marked), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_twice_shows_the_first() {
+        let cases = [
+            ("[a.b]\nx = 1\n\n[ a.b ] # again\nx = 2\n", Some(1..4)),
+            ("[a]\nx = 1\n[b]\n x = 2\ny = 3\n x = 4\n", Some(15..16)),
+            ("a = { x = 1 }\n[a]\nx = 2\n", None),
+            ("a = { x = 1, x = 2 }\n", None),
+        ];
+        for (text, expected) in cases {
+            let (_, errors) = toml::de::DeTable::parse_recoverable(text);
+            let problem = problems(text, &errors).remove(0);
+
+            assert_eq!(problem.message, TWICE, "{text}");
+            assert_eq!(problem.related.first().map(|(span, _)| span.clone()), expected, "{text}");
         }
     }
 

@@ -94,6 +94,49 @@ fn explain_refuses_what_the_proxy_refuses() {
     assert!(explain("/a").expect("a path").contains("answered with 404"));
 }
 
+#[test]
+fn the_admin_address_is_found_in_a_wrong_file() {
+    let found = |text: &str| {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), text).expect("written");
+        admin_address(file.path(), &|_| None).map(|address| address.0.map_or("off".to_owned(), |at| at.to_string()))
+    };
+    let admin = "[admin]\naddress = \"127.0.0.1:7\"\n";
+    let cases = [
+        (format!("{admin}token = \"${{NOT_SET}}\"\n"), Some("127.0.0.1:7")),
+        (format!("{admin}[route.a]\npath = 3\n"), Some("127.0.0.1:7")),
+        (format!("{admin}[route.a\npath = \"/\n"), Some("127.0.0.1:7")),
+        ("[admin]\naddress = \"off\"\n[route.a]\n".to_owned(), Some("off")),
+        // The default, where nothing else can have been meant.
+        ("[route.a\n".to_owned(), Some("127.0.0.1:9901")),
+        ("[admin\naddress = \"127.0.0.1:7\"\n".to_owned(), None),
+        ("[admin]\naddress = 127.0.0.1:7\n".to_owned(), None),
+        ("[admin]\naddress = \"here\"\n".to_owned(), None),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(found(&text).as_deref(), expected, "{text}");
+    }
+}
+
+/// Where the sum of the waits is exactly the deadline, either may come first.
+#[test]
+fn explain_of_waits_that_are_as_long_as_the_deadline() {
+    let worst = |deadline: &str| {
+        let text = EXAMPLE.replace("\"3s\"", &format!("{deadline:?}"));
+        let loaded = parse("f", &text, &|_| Some("8080".to_owned())).unwrap_or_else(|report| panic!("{report}"));
+        let request = ExplainRequest { path: "/slow".into(), ..ExplainRequest::default() };
+        explain(&loaded, &request).expect("a valid path")
+    };
+    for (deadline, expected) in [
+        ("2699ms", "these could take 2700ms together; the deadline ends them"),
+        ("2700ms", "these could take 2700ms together, as long as the deadline: either may come first"),
+        ("2701ms", "the answer begins after at most 2700ms"),
+    ] {
+        let text = worst(deadline);
+        assert!(text.contains(expected), "{expected:?} in\n{text}");
+    }
+}
+
 /// Cuts a piece out of a text and puts another in, on character boundaries.
 fn mutate(text: &str, at: usize, length: usize, insert: &str) -> String {
     let boundary = |at: usize| (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
@@ -108,7 +151,8 @@ proptest::proptest! {
     #[test]
     fn a_damaged_file_never_panics(at in 0usize..4_000, length in 0usize..30, insert in "[\\[\\]{}\"'=#\n0-9a-z$é.,/ -]{0,8}") {
         let whole = format!("{EXAMPLE}{}", reference::default_toml().replace("[listener]", "[listener.b]"));
-        for text in [mutate(EXAMPLE, at, length, &insert), mutate(&whole, at, length, &insert)] {
+        let texts = [EXAMPLE, AGGREGATE, &whole];
+        for text in texts.map(|text| mutate(text, at, length, &insert)) {
             match parse("f", &text, &|_| Some("8080".to_owned())) {
                 Ok(loaded) => assert_consistent(&loaded),
                 Err(report) => assert!(!report.diagnostics().is_empty() && !report.to_string().is_empty()),
@@ -127,8 +171,10 @@ fn assert_consistent(loaded: &Loaded) {
         }
         assert!(route.rate_limits.iter().all(|limit| limit.burst >= 1 && limit.rate.count >= 1));
         assert!(route.in_flight.as_ref().is_none_or(|limit| limit.max >= 1));
-        let request = ExplainRequest { path: "/slow".into(), ..ExplainRequest::default() };
-        assert!(explain(loaded, &request).is_ok());
+        for (method, path) in [("GET", "/slow"), ("POST", "/users/7")] {
+            let request = ExplainRequest { method: method.into(), path: path.into(), ..ExplainRequest::default() };
+            assert!(explain(loaded, &request).is_ok());
+        }
     }
 }
 
@@ -161,7 +207,10 @@ fn a_hostile_file_costs_little() {
     let one_line = format!("a = [{}]\n", "\"${X\",".repeat(40_000));
     let started = std::time::Instant::now();
 
-    for text in [many_lines, one_line, "[[".repeat(100_000), "${".repeat(100_000)] {
+    let again = "[a]\nb = 1\n".repeat(20_000);
+    let not_closed = "[a\nb = 1\n".repeat(20_000);
+
+    for text in [many_lines, one_line, again, not_closed, "[[".repeat(100_000), "${".repeat(100_000)] {
         let report = parse("f", &text, &|_| None).expect_err("nonsense");
         assert!(report.diagnostics().len() <= MAX_REPORTED);
     }

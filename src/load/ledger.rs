@@ -436,6 +436,16 @@ impl Book {
         &self.total
     }
 
+    /// Answers by status, settled or not, the warm-up left out.
+    pub fn statuses(&self) -> &BTreeMap<u16, u64> {
+        &self.statuses
+    }
+
+    /// Connection errors by kind, settled or not, the warm-up left out.
+    pub fn errors(&self) -> &BTreeMap<ErrorKind, u64> {
+        &self.errors
+    }
+
     /// The counts of the whole run up to now, settled or not, the warm-up left out.
     pub fn counts(&self) -> Counts {
         let mut counts = self.total.counts;

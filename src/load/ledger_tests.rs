@@ -84,7 +84,7 @@ fn a_second_is_settled_when_it_is_over_and_nothing_in_it_is_open() {
     assert_eq!(whole.settle(3 * SECOND).iter().map(|second| second.second).collect::<Vec<_>>(), [0]);
     assert_eq!(whole.counts().sent, 2, "what is open counts too");
 
-    ledger.ended(&sample(1, SECOND, SECOND, 3 * SECOND, End::Ok { status: 200 }));
+    ledger.ended(&sample(1, SECOND, SECOND, 3 * SECOND - 1, End::Ok { status: 200 }));
     whole.absorb(ledger.take(3 * SECOND));
 
     assert_eq!(whole.settle(3 * SECOND).iter().map(|second| second.second).collect::<Vec<_>>(), [1, 2]);
@@ -136,6 +136,8 @@ enum Event {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
     /// Any requests with any fates, dealt to any number of workers that hand over at any times: no count is lost,
     /// both equations hold in every second, and both sides of Little's law are the same number.
     #[test]

@@ -10,12 +10,22 @@
 //! and in virtual time, and an instant cannot be mixed up with one of another run. Nothing here knows the proxy.
 
 pub mod arrivals;
+pub mod censored;
+pub mod checks;
+pub mod client;
 pub mod core;
 pub mod driver;
+pub mod gates;
 pub mod ledger;
+pub mod live;
+pub mod options;
 pub mod pace;
+pub mod report;
 pub mod result;
+pub mod run;
+pub mod safety;
 pub mod sim;
+pub mod targets;
 pub mod watch;
 
 use std::fmt;

@@ -1,1 +1,178 @@
-//! To come.
+//! Waiting for an instant, to a few microseconds.
+//!
+//! The runtime's own timers round up to the next millisecond (measured: 1.07 ms late in the median), which a load
+//! generator must not add to every latency. So the release path waits on a timer of the kernel instead: `timerfd`, on
+//! the monotonic clock, absolute, and watched by the same poll as the sockets. It is as exact as a sleeping thread
+//! with a timer slack of 1 ns (13 us in the median for both), and unlike a pacing thread it needs no second thread to
+//! be woken before the request is on its way: the worker that wakes up is the one that sends.
+//!
+//! For those who want less there is spinning: the last stretch is spent polling instead of sleeping. Each turn of the
+//! spin goes through the runtime, so answers are still taken as they come.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::time::{
+    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime, timerfd_create,
+    timerfd_settime,
+};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::SECOND;
+
+/// How long before its instant a precise pacer starts to spin: longer than the kernel's wake-up takes, usually.
+const SPIN: u64 = 80_000;
+
+/// The time of a run: nanoseconds since its start, on the monotonic clock. Copies agree.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    start: Instant,
+    /// The start on the same clock as the kernel's timers count it.
+    start_monotonic: u64,
+}
+
+impl Clock {
+    /// The run starts this long after now, so that all who take part are there.
+    pub fn starting_in(lead: Duration) -> Self {
+        let monotonic = clock_gettime(ClockId::Monotonic);
+        let start = Instant::now() + lead;
+        let now = u64::try_from(monotonic.tv_sec).unwrap_or_default() * SECOND
+            + u64::try_from(monotonic.tv_nsec).unwrap_or_default();
+        Self { start, start_monotonic: now + nanoseconds(lead) }
+    }
+
+    /// 0 before the start.
+    pub fn now(&self) -> u64 {
+        self.at(Instant::now())
+    }
+
+    pub fn at(&self, instant: Instant) -> u64 {
+        nanoseconds(instant.saturating_duration_since(self.start))
+    }
+
+    fn monotonic(&self, at: u64) -> Timespec {
+        let at = self.start_monotonic.saturating_add(at);
+        // An expiry of 0 would disarm the timer. It cannot be: the clock counts from the machine's start.
+        let whole = |ns: u64| i64::try_from(ns).unwrap_or(i64::MAX);
+        Timespec { tv_sec: whole(at / SECOND), tv_nsec: whole(at % SECOND) }
+    }
+}
+
+/// 584 years fit.
+pub(super) fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Waits for instants of a clock. Belongs to the runtime in which it was made.
+#[derive(Debug)]
+pub struct Pacer {
+    clock: Clock,
+    timer: AsyncFd<OwnedFd>,
+    precise: bool,
+}
+
+impl Pacer {
+    /// # Errors
+    ///
+    /// When the process has no file descriptor left.
+    pub fn new(clock: Clock, precise: bool) -> io::Result<Self> {
+        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+        Ok(Self { clock, timer: watched(timer)?, precise })
+    }
+
+    /// Returns at `at` or a little later, never before. May be dropped and called again.
+    ///
+    /// # Errors
+    ///
+    /// None that are expected: the kernel refuses neither arming nor reading a timer that exists.
+    pub async fn until(&self, at: u64) -> io::Result<()> {
+        if !self.precise {
+            return self.sleep_until(at).await;
+        }
+        if self.clock.now() + SPIN < at {
+            self.sleep_until(at - SPIN).await?;
+        }
+        while self.clock.now() < at {
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    /// Returns when the run starts.
+    ///
+    /// # Errors
+    ///
+    /// As [`Pacer::until`].
+    pub async fn start(&self) -> io::Result<()> {
+        self.sleep_until(0).await
+    }
+
+    async fn sleep_until(&self, at: u64) -> io::Result<()> {
+        let never_again = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let expiry = Itimerspec { it_interval: never_again, it_value: self.clock.monotonic(at) };
+        // Arming forgets an expiry of before, for example of a wait that was dropped; a readiness left over from it
+        // is found out by the read.
+        timerfd_settime(self.timer.get_ref(), TimerfdTimerFlags::ABSTIME, &expiry)?;
+        loop {
+            let mut ready = self.timer.readable().await?;
+            match ready.try_io(|timer| Ok(rustix::io::read(timer.get_ref(), &mut [0_u8; 8])?)) {
+                Ok(expired) => return expired.map(drop),
+                Err(_would_block) => {}
+            }
+        }
+    }
+}
+
+/// The successor of this constructor is `unsafe` and asks for a promise: that the descriptor stays open and the same
+/// while it is watched. An `OwnedFd` that nobody else can reach keeps it by itself.
+#[expect(deprecated, reason = "sound for a descriptor that is owned; see https://github.com/tokio-rs/tokio/pull/8587")]
+fn watched(timer: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(timer, Interest::READABLE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    #[tokio::test]
+    async fn waits_end_after_their_instant_and_never_before() {
+        for precise in [false, true] {
+            let clock = Clock::starting_in(Duration::from_millis(5));
+            let pacer = Pacer::new(clock, precise).expect("a timer");
+
+            pacer.start().await.expect("waits");
+            for at in [0, 0, MS / 10, MS, MS, 7 * MS, 3 * MS] {
+                pacer.until(at).await.expect("waits");
+                assert!(clock.now() >= at, "{at}, precise: {precise}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_wait_that_was_dropped_does_not_end_the_next_one() {
+        let clock = Clock::starting_in(Duration::ZERO);
+        let pacer = Pacer::new(clock, false).expect("a timer");
+        tokio::select! {
+            biased;
+            _ = pacer.until(MS) => panic!("is not over at the first poll"),
+            () = std::future::ready(()) => {}
+        }
+        std::thread::sleep(Duration::from_millis(3));
+
+        pacer.until(20 * MS).await.expect("waits");
+
+        assert!(clock.now() >= 20 * MS);
+    }
+
+    #[test]
+    fn the_time_before_the_start_is_zero() {
+        let clock = Clock::starting_in(Duration::from_secs(3600));
+
+        assert_eq!(clock.now(), 0);
+        assert_eq!(clock.at(Instant::now() + Duration::from_secs(3601)) / SECOND, 1);
+    }
+}

@@ -153,7 +153,6 @@ pub struct SecondRecord {
     pub censored_from_ns: Option<u64>,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
 fn is_false(value: &bool) -> bool {
     !value
 }

@@ -2,9 +2,10 @@
 //! sent. What is called and what the answer looks like is decided in `crate::aggregate`; here are the client, its leaving
 //! and the work that goes on without it. `stream` sends parts as they complete, `jobs` works in the background.
 
+use std::borrow::Cow;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ use crate::aggregate::{self, Inputs, Merged, Outcome, Refusal};
 use crate::config::model::ClientGone;
 use crate::config::model::aggregate::Aggregate;
 use crate::limits::{Permits, RateFields, rate_fields};
-use crate::message::head::Known;
+use crate::message::head::{Fields, Known};
 use crate::message::path;
 use crate::telemetry::{Completeness, Reason, server_timing};
 
@@ -57,8 +58,7 @@ impl Shared for Landed {
     }
 }
 
-/// One request's work on its sources. It owns all it needs and can go on without the client; a copy begins it anew.
-#[derive(Clone)]
+/// One request's work on its sources. It owns all it needs and can go on without the client.
 pub struct Work {
     pub runtime: Arc<AggregateRuntime>,
     pub inputs: Arc<Inputs>,
@@ -87,7 +87,7 @@ impl Work {
     }
 
     /// The work as a task of its own: it counts as a request for shutdown, and holds its places in the limits.
-    pub fn detached(self, permits: Option<Permits>) -> impl Future<Output = Landed> + Send + 'static {
+    pub fn detached(self, permits: Permits) -> impl Future<Output = Landed> + Send + 'static {
         let open = OpenRequest::new(self.proxy.clone());
         async move {
             let landed = Arc::new(self.run(|_| {}).await);
@@ -148,12 +148,7 @@ impl Exchange<'_> {
             Some(flights) => {
                 let coalesce = matched.aggregate().coalesce.as_ref().expect("flights are built for it");
                 let key = Key::new(&route.route.name, coalesce, self.head, received.body.as_ref());
-                let permits = Mutex::new(Some(permits));
-                let start = || {
-                    let permits = permits.lock().unwrap_or_else(PoisonError::into_inner).take();
-                    work.clone().detached(permits)
-                };
-                let answer = flights.answer(&key, live.clock.deadline(), start);
+                let answer = flights.answer(&key, live.clock.deadline(), || work.detached(permits));
                 // Shared work goes on without this client, or ends, as the route says.
                 let answered = self.stay(answer, ClientGone::Cancel, source, facts).await?;
                 if !answered.leads {
@@ -217,30 +212,47 @@ impl Exchange<'_> {
     ) -> Result<Done, Failure> {
         let Ok(finished) = &*landed else { return Err(Reason::Internal.into()) };
         facts.sources = Some(landed.clone());
+        facts.attempts = finished.outcomes.iter().map(|outcome| outcome.attempts).sum();
         let merged = &finished.merged;
         if facts.reason == Some(Reason::ClientGone) {
             // It left while the work went on.
             return Ok(Done::Answered { complete: false });
         }
         let Some(body) = &merged.body else { return Err(failure(finished, answering)) };
-        self.begin_answer(merged.status, answering, facts);
-        let fields = &mut self.work.answer.fields;
+        let fields = self.begin_answer(merged.status);
         fields.set_known(Known::ContentType, merged.content_type.as_bytes());
         for (name, value) in outcome_fields(finished, answering.matched.aggregate()) {
             fields.push(name.as_bytes(), value.as_bytes());
         }
         facts.reason = Some(merged.reason);
         let body = body.clone();
-        self.send_whole(&body, source, client, facts).await
+        self.send_answer(&body, answering, source, client, facts).await
     }
 
-    /// The head of an answer to this route's clients, with the fields that do not depend on the sources.
-    pub fn begin_answer(&mut self, status: u16, answering: &Answering<'_>, facts: &Facts) {
-        let head = &mut self.work.answer;
-        head.reset();
-        head.status = status;
+    /// Begins the head of an answer of our own; gives its fields.
+    pub fn begin_answer(&mut self, status: u16) -> &mut Fields {
+        self.work.answer.reset();
+        self.work.answer.status = status;
+        &mut self.work.answer.fields
+    }
+
+    /// What every answer of the route has; the route's own edits come last, so that they hold for all fields.
+    pub fn complete_head(&mut self, answering: &Answering<'_>, facts: &Facts) {
         let edits = &answering.matched.route.route.response_headers;
-        prepare::answer_fields(&mut head.fields, edits, facts, answering.rate.as_ref());
+        prepare::answer_fields(&mut self.work.answer.fields, edits, facts, answering.rate.as_ref());
+    }
+
+    /// Sends the answer that was begun. `facts.reason` says what the end is when that succeeds.
+    pub async fn send_answer(
+        &mut self,
+        body: &[u8],
+        answering: &Answering<'_>,
+        source: &Source<'_>,
+        client: &mut Client<'_>,
+        facts: &mut Facts,
+    ) -> Result<Done, Failure> {
+        self.complete_head(answering, facts);
+        self.send_whole(body, source, client, facts).await
     }
 
     /// What the templates of the route need of this request.
@@ -253,10 +265,11 @@ impl Exchange<'_> {
         live: &Live,
     ) -> Result<Received, Failure> {
         let needs = runtime.plan.needs();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        // A value that is not UTF-8 is one that is not there: nothing may be sent on that the client did not mean.
+        let text = |bytes: Cow<'_, [u8]>| String::from_utf8(bytes.into_owned()).ok();
         let query = match self.head.query() {
             Some(raw) if needs.query => {
-                path::query_pairs(raw).map(|(name, value)| (text(&name), text(&value))).collect()
+                path::query_pairs(raw).filter_map(|(name, value)| Some((text(name)?, text(value)?))).collect()
             }
             _ => Vec::new(),
         };
@@ -322,7 +335,7 @@ pub fn failure(finished: &Finished, answering: &Answering<'_>) -> Failure {
 
 /// A request that the plan refuses for what it says.
 pub fn refused(refusal: Refusal) -> Failure {
-    let detail: std::borrow::Cow<'static, str> = refusal.detail.into();
+    let detail: Cow<'static, str> = refusal.detail.into();
     Failure { public: Some(detail.clone()), detail: Some(detail), ..refusal.reason.into() }
 }
 

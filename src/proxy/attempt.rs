@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::body::{Http1Source, Http2Answer, Source};
 use super::buffer::Buf;
 use super::client::Client;
-use super::connector::{Connection, Http1Connection};
+use super::connector::{Connection, Http1Connection, Need};
 use super::exchange::{Done, Facts, answer_limits, body_limits, may_repeat, race, run_both};
 use super::generation::{ListenerRuntime, UpstreamRuntime};
 use super::prepare;
@@ -33,7 +33,7 @@ use crate::message::head::{Body, HeadLimits, Method, Parsed, RequestHead, Respon
 use crate::message::hop::{Keep, strip_hop_by_hop};
 use crate::shutdown::Lifecycle;
 use crate::telemetry::Reason;
-use crate::telemetry::metrics::DetachedMetrics;
+use crate::telemetry::metrics::{DetachedMetrics, UpstreamMetrics};
 use crate::upstream::Endpoint;
 
 /// Interim answers (1xx) that are read past before an answer counts as not valid.
@@ -101,6 +101,24 @@ impl From<Failure> for AttemptError {
     }
 }
 
+/// Counts an attempt that is dropped before its end: the source of an aggregate that others made superfluous.
+struct Unfinished<'m> {
+    metrics: &'m UpstreamMetrics,
+    begun: Instant,
+}
+
+impl Unfinished<'_> {
+    fn ended(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        self.metrics.attempt(Reason::NotNeeded, self.begun.elapsed(), None, None);
+    }
+}
+
 /// What a relayed answer leaves behind.
 struct Relayed {
     /// The upstream's connection may serve another request.
@@ -165,6 +183,7 @@ impl Run<'_> {
         facts.timings.connect = None;
         facts.timings.first_byte = None;
         let in_flight = self.to.upstream.metrics.in_flight.guard(begun);
+        let unfinished = Unfinished { metrics: &self.to.upstream.metrics, begun };
         let result = self.attempt_once(endpoint, only_new, source, client, work, facts, switch).await;
         let now = Instant::now();
         facts.timings.upstream = facts.upstream_started.map(|started| now - started);
@@ -173,6 +192,7 @@ impl Run<'_> {
             Err(AttemptError::Stale) => Reason::UpstreamClosed,
             Err(AttemptError::Connect(failure) | AttemptError::Failed(failure)) => failure.reason,
         };
+        unfinished.ended();
         self.to.upstream.metrics.attempt(reason, now - begun, facts.timings.first_byte, facts.timings.connect);
         in_flight.leave(now);
         result
@@ -189,7 +209,7 @@ impl Run<'_> {
         facts: &mut Facts,
         switch: &mut Option<Switch>,
     ) -> Result<Done, AttemptError> {
-        let pooled = if only_new { None } else { self.to.upstream.checkout(endpoint) };
+        let pooled = if only_new { None } else { self.to.upstream.checkout(endpoint, self.to.need()) };
         facts.reused = pooled.is_some();
         let connection = match pooled {
             Some(connection) => connection,
@@ -211,8 +231,13 @@ impl Run<'_> {
     ) -> Result<Connection, AttemptError> {
         let begun = Instant::now();
         self.to.live.clock.enter(Reason::DeadlineConnect);
-        let connected =
-            race(self.to.upstream.connect(endpoint, &self.to.live.clock), source, self.to.live, self.timer).await;
+        let connected = race(
+            self.to.upstream.connect(endpoint, self.to.need(), &self.to.live.clock),
+            source,
+            self.to.live,
+            self.timer,
+        )
+        .await;
         self.to.live.clock.unlimit_answer();
         let failure = match connected {
             Ok(Ok(connection)) => {
@@ -361,6 +386,10 @@ impl Run<'_> {
 }
 
 impl Destination<'_> {
+    fn need(&self) -> Need {
+        if self.upgrade.is_some() { Need::Upgrade } else { Need::Any }
+    }
+
     /// Reads heads until the final one has arrived. `dead` is set when the connection ended before any byte did.
     async fn read_answer(
         &self,

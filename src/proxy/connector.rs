@@ -38,6 +38,26 @@ pub struct ConnectError {
     pub detail: String,
 }
 
+/// What a request asks of its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// Whatever the upstream speaks.
+    Any,
+    /// One that can be upgraded: `Upgrade` is a mechanism of HTTP/1.1 (RFC 9113 §8.6).
+    Upgrade,
+}
+
+impl Need {
+    /// The protocols to offer. An upstream that is HTTP/2 by its configuration has no routes with upgrades.
+    fn alpn(self, configured: UpstreamProtocol) -> ALPN {
+        match (configured, self) {
+            (UpstreamProtocol::Http1, _) | (UpstreamProtocol::Auto, Need::Upgrade) => ALPN::H1,
+            (UpstreamProtocol::Http2, _) => ALPN::H2,
+            (UpstreamProtocol::Auto, Need::Any) => ALPN::H2H1,
+        }
+    }
+}
+
 /// An HTTP/1.1 connection to an endpoint, not in use by anyone else.
 #[derive(Debug)]
 pub struct Http1Connection {
@@ -114,10 +134,11 @@ impl Connector {
     }
 
     /// A resting connection that can still be used.
-    pub fn checkout(&self, address: SocketAddr) -> Option<Connection> {
+    pub fn checkout(&self, address: SocketAddr, need: Need) -> Option<Connection> {
         let mut all = lock(&self.resting);
         let resting = all.iter_mut().find(|resting| resting.address == address)?;
-        if let Some(shared) = resting.http2.iter_mut().find(|shared| shared.connection.can_accept_streams(1)) {
+        let mut shared = resting.http2.iter_mut().filter(|_| need == Need::Any);
+        if let Some(shared) = shared.find(|shared| shared.connection.can_accept_streams(1)) {
             shared.used = Instant::now();
             self.metrics.connections_reused.inc();
             return Some(Connection::Http2(shared.connection.clone()));
@@ -138,9 +159,10 @@ impl Connector {
         &self,
         address: SocketAddr,
         host: &str,
+        need: Need,
         clock: &StageClock,
     ) -> Result<Connection, ConnectError> {
-        let stream = self.dial(address, host, clock).await?;
+        let stream = self.dial(address, host, need, clock).await?;
         let open = Open::new(&self.metrics);
         if self.speaks_http2(&stream) {
             clock.limit_answer(self.upstream.timeouts.tls, Reason::ConnectTimeout);
@@ -156,7 +178,13 @@ impl Connector {
     }
 
     /// A connection of nobody's, not counted: TCP, and TLS where it is configured.
-    pub async fn dial(&self, address: SocketAddr, host: &str, clock: &StageClock) -> Result<Stream, ConnectError> {
+    pub async fn dial(
+        &self,
+        address: SocketAddr,
+        host: &str,
+        need: Need,
+        clock: &StageClock,
+    ) -> Result<Stream, ConnectError> {
         clock.limit_answer(self.upstream.timeouts.connect, Reason::ConnectTimeout);
         let tcp = TcpStream::connect(address).await.map_err(|error| ConnectError {
             reason: Reason::ConnectFailed,
@@ -167,37 +195,12 @@ impl Connector {
         let stream: Stream = match (&self.transport, &self.upstream.tls) {
             (Some(transport), Some(tls)) => {
                 clock.limit_answer(self.upstream.timeouts.tls, Reason::TlsTimeout);
-                self.secure(transport, tls, tcp, address, host).await?
+                let alpn = need.alpn(self.upstream.protocol);
+                secure(transport, tls, alpn, tcp, address, host).await?
             }
             _ => Box::new(L4Stream::from(tcp)),
         };
         Ok(stream)
-    }
-
-    async fn secure(
-        &self,
-        transport: &TransportConnector,
-        tls: &UpstreamTls,
-        tcp: TcpStream,
-        address: SocketAddr,
-        host: &str,
-    ) -> Result<Stream, ConnectError> {
-        let server_name = tls.server_name.as_deref().unwrap_or(host);
-        let mut peer = HttpPeer::new(address, true, server_name.to_owned());
-        peer.options.verify_cert = tls.verify;
-        peer.options.verify_hostname = tls.verify;
-        peer.options.alpn = match self.upstream.protocol {
-            UpstreamProtocol::Http1 => ALPN::H1,
-            UpstreamProtocol::Http2 => ALPN::H2,
-            UpstreamProtocol::Auto => ALPN::H2H1,
-        };
-        peer.options.custom_l4 = Some(Arc::new(Connected(Mutex::new(Some(tcp)))));
-        // Boxed, as is the handshake of HTTP/2: pingora's state for them is large, rare, and would otherwise be part of
-        // every request's future (measured: 20 KB copied for each request).
-        Box::pin(transport.new_stream(&peer)).await.map_err(|error| ConnectError {
-            reason: Reason::TlsFailed,
-            detail: format!("TLS with {address} as {server_name}: {error}"),
-        })
     }
 
     fn speaks_http2(&self, stream: &Stream) -> bool {
@@ -260,6 +263,29 @@ impl Connector {
         self.idle.fetch_add(change as usize, Ordering::Relaxed);
         self.metrics.connections_idle.add(change as i64);
     }
+}
+
+/// The TLS handshake.
+async fn secure(
+    transport: &TransportConnector,
+    tls: &UpstreamTls,
+    alpn: ALPN,
+    tcp: TcpStream,
+    address: SocketAddr,
+    host: &str,
+) -> Result<Stream, ConnectError> {
+    let server_name = tls.server_name.as_deref().unwrap_or(host);
+    let mut peer = HttpPeer::new(address, true, server_name.to_owned());
+    peer.options.verify_cert = tls.verify;
+    peer.options.verify_hostname = tls.verify;
+    peer.options.alpn = alpn;
+    peer.options.custom_l4 = Some(Arc::new(Connected(Mutex::new(Some(tcp)))));
+    // Boxed, as is the handshake of HTTP/2: pingora's state for them is large, rare, and would otherwise be part of
+    // every request's future (measured: 20 KB copied for each request).
+    Box::pin(transport.new_stream(&peer)).await.map_err(|error| ConnectError {
+        reason: Reason::TlsFailed,
+        detail: format!("TLS with {address} as {server_name}: {error}"),
+    })
 }
 
 /// Hands pingora's connector a TCP connection that is already there, so that connecting and the TLS handshake are two

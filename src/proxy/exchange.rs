@@ -300,6 +300,7 @@ impl Exchange<'_> {
         if !source.is_done() || !self.proxy.lifecycle.keep_alive() {
             client.close_after();
         }
+        respond::push_date(&mut self.work.answer.fields);
         facts.status = self.work.answer.status;
         facts.timings.response_started = Some(self.started.elapsed());
         let length = ResponseBody::Length(body.len() as u64);

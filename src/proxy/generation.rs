@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::aggregate::Landed;
-use super::connector::{ConnectError, Connection, Connector, Http1Connection};
+use super::connector::{ConnectError, Connection, Connector, Http1Connection, Need};
 use super::probe::SecureProbe;
 use super::subrequest::SourceRuntime;
 use super::timer::StageClock;
@@ -364,12 +364,17 @@ async fn sweep(connector: Weak<Connector>, period: Duration, stop: CancellationT
 }
 
 impl UpstreamRuntime {
-    pub fn checkout(&self, endpoint: &Endpoint) -> Option<Connection> {
-        self.connector.checkout(endpoint.address)
+    pub fn checkout(&self, endpoint: &Endpoint, need: Need) -> Option<Connection> {
+        self.connector.checkout(endpoint.address, need)
     }
 
-    pub async fn connect(&self, endpoint: &Endpoint, clock: &StageClock) -> Result<Connection, ConnectError> {
-        let connection = self.connector.connect(endpoint.address, &host_name(endpoint), clock).await?;
+    pub async fn connect(
+        &self,
+        endpoint: &Endpoint,
+        need: Need,
+        clock: &StageClock,
+    ) -> Result<Connection, ConnectError> {
+        let connection = self.connector.connect(endpoint.address, &host_name(endpoint), need, clock).await?;
         endpoint.connected();
         Ok(connection)
     }

@@ -9,8 +9,9 @@ use super::aggregate::{Answering, Landed, Work, outcome_fields};
 use super::body::Source;
 use super::client::Client;
 use super::exchange::{Done, Exchange, Facts, Matched};
+use super::generation::AggregateRuntime;
 use super::respond::Failure;
-use crate::aggregate::results::{Id, Job, Lookup, Removed, Results, Stored};
+use crate::aggregate::results::{Id, Lookup, Removed, Results, Stored};
 use crate::config::model::{PathPattern, Segment};
 use crate::limits::{Permits, retry_after_seconds};
 use crate::message::head::{Known, Method};
@@ -37,15 +38,16 @@ impl Exchange<'_> {
         let background = answering.matched.aggregate().background.as_ref().expect("results are built for it");
         let location = location(&background.results, &id);
         // Ends with the route's deadline, or when somebody deletes the job.
-        self.proxy.tasks.spawn("background job", run(job, work, permits));
-        self.begin_answer(202, answering, facts);
-        let fields = &mut self.work.answer.fields;
+        let runtime = work.runtime.clone();
+        let work = work.detached(permits);
+        self.proxy.tasks.spawn("background job", job.run(async move { stored(&work.await, &runtime) }));
+        let fields = self.begin_answer(202);
         fields.set_known(Known::ContentType, b"application/json");
         fields.push(b"location", location.as_bytes());
         push_ask_again(fields);
         facts.reason = Some(Reason::Ok);
         let body = serde_json::json!({ "id": id, "status": "running", "status_url": location });
-        self.send_whole(&line(&body), source, client, facts).await
+        self.send_answer(&line(&body), answering, source, client, facts).await
     }
 
     /// Answers with the result of a job, or with how it stands. `DELETE` forgets it, or ends it.
@@ -65,9 +67,9 @@ impl Exchange<'_> {
             Method::Delete => {
                 return match results.remove(id) {
                     Removed::Result | Removed::Cancelled => {
-                        self.begin_answer(204, &answering, facts);
+                        self.begin_answer(204);
                         facts.reason = Some(Reason::Ok);
-                        self.send_whole(b"", source, client, facts).await
+                        self.send_answer(b"", &answering, source, client, facts).await
                     }
                     Removed::Gone => Err(Reason::ResultGone.into()),
                     Removed::Unknown => Err(Reason::NoResult.into()),
@@ -82,15 +84,14 @@ impl Exchange<'_> {
             Lookup::Unknown => Err(Reason::NoResult.into()),
             Lookup::Gone => Err(Reason::ResultGone.into()),
             Lookup::Running { since } => {
-                self.begin_answer(202, &answering, facts);
-                let fields = &mut self.work.answer.fields;
+                let fields = self.begin_answer(202);
                 fields.set_known(Known::ContentType, b"application/json");
                 fields.set_known(Known::CacheControl, b"no-store");
                 push_ask_again(fields);
                 facts.reason = Some(Reason::Ok);
                 let ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
                 let body = serde_json::json!({ "id": id.to_string(), "status": "running", "running_ms": ms });
-                self.send_whole(&line(&body), source, client, facts).await
+                self.send_answer(&line(&body), &answering, source, client, facts).await
             }
             Lookup::Ready { stored, expires } => {
                 self.send_stored(&stored, expires, &answering, source, client, facts).await
@@ -108,8 +109,7 @@ impl Exchange<'_> {
         facts: &mut Facts,
     ) -> Result<Done, Failure> {
         let Some(body) = &stored.body else { return Err(stored.reason.into()) };
-        self.begin_answer(stored.status, answering, facts);
-        let fields = &mut self.work.answer.fields;
+        let fields = self.begin_answer(stored.status);
         for (name, value) in &stored.headers {
             fields.set(name, value.as_bytes());
         }
@@ -117,21 +117,11 @@ impl Exchange<'_> {
         let left = expires.saturating_duration_since(Instant::now()).as_secs();
         fields.set_known(Known::CacheControl, format!("private, max-age={left}").as_bytes());
         facts.reason = Some(stored.reason);
-        self.send_whole(body, source, client, facts).await
+        self.send_answer(body, answering, source, client, facts).await
     }
 }
 
-async fn run(job: Job, work: Work, permits: Permits) {
-    let runtime = work.runtime.clone();
-    let cancelled = job.cancelled().clone();
-    tokio::select! {
-        landed = work.detached(Some(permits)) => job.finish(stored(&landed, &runtime)),
-        // Nobody wants it any more; dropping the work cancels its calls.
-        () = cancelled.cancelled() => {}
-    }
-}
-
-fn stored(landed: &Landed, runtime: &super::generation::AggregateRuntime) -> Stored {
+fn stored(landed: &Landed, runtime: &AggregateRuntime) -> Stored {
     let finished = match &**landed {
         Ok(finished) => finished,
         Err(refusal) => return Stored::failed(refusal.reason),

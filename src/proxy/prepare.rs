@@ -74,9 +74,9 @@ pub fn target(route: &Route, head: &RequestHead, path: &[u8], params: &Params, o
     }
 }
 
-/// The parameters of a path by name, decoded, with what follows the pattern as `rest`.
+/// The parameters of a path by name, decoded, with what follows the pattern as `rest`; without those that are not UTF-8.
 pub fn parameters(pattern: &PathPattern, params: &Params, path: &[u8]) -> Vec<(String, String)> {
-    let decoded = |value: &[u8]| String::from_utf8_lossy(&decode_percent(value)).into_owned();
+    let decoded = |value: &[u8]| String::from_utf8(decode_percent(value).into_owned()).ok();
     let mut found = Vec::new();
     if let PathPattern::Template { segments, .. } = pattern {
         let names = segments.iter().filter_map(|segment| match segment {
@@ -84,9 +84,9 @@ pub fn parameters(pattern: &PathPattern, params: &Params, path: &[u8]) -> Vec<(S
             Segment::Literal(_) => None,
         });
         let named = names.enumerate();
-        found.extend(named.filter_map(|(index, name)| Some((name.clone(), decoded(params.value(index, path)?)))));
+        found.extend(named.filter_map(|(index, name)| Some((name.clone(), decoded(params.value(index, path)?)?))));
     }
-    found.extend(params.rest(path).map(|rest| ("rest".to_owned(), decoded(rest))));
+    found.extend(params.rest(path).and_then(decoded).map(|rest| ("rest".to_owned(), rest)));
     found
 }
 

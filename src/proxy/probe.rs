@@ -9,7 +9,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use pingora::protocols::ALPN;
 use tokio::time::Instant;
 
-use super::connector::Connector;
+use super::connector::{Connector, Need};
 use super::generation::host_name;
 use super::timer::StageClock;
 use crate::upstream::{Endpoint, Probe, ProbeError};
@@ -28,7 +28,7 @@ impl SecureProbe {
         // The caller holds the time limit; the clock's own are for the data path.
         let clock = StageClock::new(Instant::now(), None);
         let host = host_name(endpoint);
-        let stream = self.connector.dial(endpoint.address, &host, &clock).await;
+        let stream = self.connector.dial(endpoint.address, &host, Need::Any, &clock).await;
         let stream = stream.map_err(|error| ProbeError::Failed(error.detail))?;
         let http2 = matches!(stream.selected_alpn_proto(), Some(ALPN::H2));
         let io = TokioIo::new(stream);

@@ -8,7 +8,7 @@ use super::client::Client;
 use super::prepare::{self, RequestId};
 use crate::limits::{RateFields, retry_after_seconds};
 use crate::message::grpc;
-use crate::message::head::{Known, Method, RequestHead, ResponseBody, ResponseHead, Version};
+use crate::message::head::{Fields, Known, Method, RequestHead, ResponseBody, ResponseHead, Version};
 use crate::telemetry::Reason;
 
 /// An end without an answer of the upstream's: what the client is told, and what the log says besides.
@@ -106,11 +106,16 @@ pub async fn send(
     Ok((status, body.len() as u64))
 }
 
+/// Of an answer that we make ourselves (RFC 9110 §6.6.1).
+pub fn push_date(fields: &mut Fields) {
+    fields.push_known(Known::Date, httpdate::fmt_http_date(std::time::SystemTime::now()).as_bytes());
+}
+
 fn push_common(head: &mut ResponseHead, request_id: Option<&RequestId>, failure: &Failure) {
     let fields = &mut head.fields;
     fields.push_known(Known::ForebayReason, failure.reason.code().as_bytes());
     fields.push_known(Known::CacheControl, b"no-store");
-    fields.push_known(Known::Date, httpdate::fmt_http_date(std::time::SystemTime::now()).as_bytes());
+    push_date(fields);
     if let Some(id) = request_id {
         fields.push_known(Known::XRequestId, id.as_str().as_bytes());
     }

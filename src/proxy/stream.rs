@@ -16,7 +16,7 @@ use super::body::Source;
 use super::client::Client;
 use super::exchange::{Done, Exchange, Facts};
 use super::generation::AggregateRuntime;
-use super::respond::Failure;
+use super::respond::{self, Failure};
 use super::sink::Sink;
 use super::timer::{LazyTimer, until};
 use crate::aggregate::{self, Refusal};
@@ -81,7 +81,6 @@ impl Exchange<'_> {
     }
 
     /// Sends each part at its source's end, and the summary.
-    #[expect(clippy::too_many_arguments, reason = "the parts of one request, borrowed separately")]
     pub async fn stream(
         &mut self,
         work: Work,
@@ -91,10 +90,11 @@ impl Exchange<'_> {
         client: &mut Client<'_>,
         facts: &mut Facts,
     ) -> Result<Done, Failure> {
-        self.begin_answer(200, answering, facts);
-        let fields = &mut self.work.answer.fields;
+        let fields = self.begin_answer(200);
         fields.set_known(Known::ContentType, format.content_type().as_bytes());
         fields.set_known(Known::CacheControl, b"no-store");
+        respond::push_date(fields);
+        self.complete_head(answering, facts);
         if !source.is_done() || !self.proxy.lifecycle.keep_alive() {
             client.close_after();
         }

@@ -194,7 +194,9 @@ async fn a_port_in_use_refuses_the_whole_reload() {
     server.reload(Trigger::Signal).await;
 
     assert_eq!(bench.path.serving(), ["one"]);
-    assert!(server.view.load().last_reload.as_ref().unwrap().result.is_err());
+    let view = server.view.load_full();
+    let error = view.last_reload.as_ref().unwrap().result.as_ref().unwrap_err();
+    assert!(error.contains("a reload cannot move a listener"), "{error}");
 }
 
 #[tokio::test]

@@ -122,8 +122,8 @@ reasons! {
     MissingValue = "missing_value", 502, UpstreamError, "A value that this call needs is not there.";
     /// Of a source: another one, whose answer it needs, failed.
     DependencyFailed = "dependency_failed", 502, UpstreamError, "A source that this one needs failed.";
-    /// Of a source: it was cancelled since others had answered. Of no request.
-    NotNeeded = "not_needed", 502, UpstreamError, "Others had answered before.";
+    /// Of a source or an attempt, never of a request.
+    NotNeeded = "not_needed", 502, UpstreamError, "Nobody needed the answer any more: others were enough, or the client had left.";
     SourcesFailed = "sources_failed", 502, UpstreamError, "No source gave a usable answer.";
     MergeConflict = "merge_conflict", 502, UpstreamError, "The answers of the sources cannot be merged.";
 
@@ -132,7 +132,8 @@ reasons! {
     ConnectTimeout = "connect_timeout", 504, Timeout, "Connecting to the upstream took too long.";
     TlsTimeout = "tls_timeout", 504, Timeout, "The TLS handshake with the upstream took too long.";
     FirstByteTimeout = "first_byte_timeout", 504, Timeout, "The upstream took too long to begin its answer.";
-    BetweenBytesTimeout = "between_bytes_timeout", 504, Timeout, "The upstream fell silent inside its answer.";
+    /// Also for a head that drips: once begun, it has as long as a silence may last, see `proxy/attempt.rs`.
+    BetweenBytesTimeout = "between_bytes_timeout", 504, Timeout, "The upstream fell silent inside its answer, or took too long over its head.";
     UpgradeIdle = "upgrade_idle", 504, Timeout, "The upgraded connection was idle for too long.";
     DeadlineQueue = "deadline_in_queue", 504, Timeout, "The deadline passed while the request waited for its turn.";
     DeadlineConnect = "deadline_in_connect", 504, Timeout, "The deadline passed while connecting to the upstream.";
@@ -218,6 +219,14 @@ mod tests {
     #[test]
     fn the_documentation_lists_every_reason() {
         crate::telemetry::test_support::compare_with_file("docs/reasons.md", &markdown_table());
+    }
+
+    /// It ends a dripped head as well as a silence, as the table of faults shows.
+    #[test]
+    fn between_bytes_says_both_of_its_causes() {
+        let title = Reason::BetweenBytesTimeout.title();
+
+        assert!(title.contains("silent") && title.contains("head"), "{title}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The one integration-test binary: `cargo test --test it`, a module for each part.
 
+mod aggregate;
 mod boundaries;
 mod config;
 mod corpus;

@@ -1,4 +1,4 @@
-"""The application of the end-to-end tests: slow routes, a database pool, an outgoing call.
+"""The application of the end-to-end tests: slow routes, a database pool, an outgoing call, and the services of `users`.
 
 It is what Forebay stands in front of in production: FastAPI on uvicorn, aiohttp for calls, asyncpg for PostgreSQL.
 
@@ -19,6 +19,8 @@ import aiohttp
 import asyncpg
 import fastapi
 import uvicorn
+
+import users as users_service
 
 # How long a query of /users holds its connection: long enough for the requests behind it to notice.
 QUERY_SECONDS = 0.2
@@ -77,6 +79,7 @@ def make_app(arguments, announce):
     async def pool_errors():
         return {"acquire_timeouts": app.state.acquire_timeouts}
 
+    app.include_router(users_service.router)
     return app
 
 

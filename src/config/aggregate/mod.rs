@@ -2,4 +2,8 @@
 //! checks and its explanation. Its keys are in [`super::elements::aggregate`].
 
 pub mod check;
+pub mod explain;
+pub mod fit;
+pub mod graph;
+pub mod memory;
 pub mod names;

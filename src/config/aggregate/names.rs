@@ -53,14 +53,14 @@ impl<'a> Names<'a> {
     }
 
     /// What a reference stands for, or why it stands for nothing.
-    pub fn resolve(&self, written: &WrittenReference, place: Place) -> Result<Reference, Problem> {
+    pub fn resolve(&self, written: &WrittenReference, place: Place) -> Lookup<Reference> {
         match written.head.as_str() {
             "query" => self.named(written, "page").map(|name| Reference::Query(name.to_owned())),
             "header" => {
                 let name = self.named(written, "accept-language")?;
                 let name = parse_header_name(name).map_err(|_| {
-                    error(written, Code::InvalidValue, format!("{name:?} is not a header name"))
-                        .help("letters, digits and `-`, as in \"{header.x-tenant}\"")
+                    let problem = error(written, Code::InvalidValue, format!("{name:?} is not a header name"));
+                    Box::new(problem.help("letters, digits and `-`, as in \"{header.x-tenant}\""))
                 })?;
                 Ok(Reference::Header(name))
             }
@@ -68,52 +68,60 @@ impl<'a> Names<'a> {
             "item" => self.item(written, place),
             "winner" => self.winner(written, place),
             name if self.parameters.contains(&name) => parameter(written),
-            "rest" => Err(error(written, Code::UnknownName, "the route's path has no `{rest}`")
-                .related(self.path_span.clone(), "the route's path")
-                .help("`{rest}` is what a `/*` at the end of the path matches")),
+            "rest" => refuse(
+                error(written, Code::UnknownName, "the route's path has no `{rest}`")
+                    .related(self.path_span.clone(), "the route's path")
+                    .help("`{rest}` is what a `/*` at the end of the path matches"),
+            ),
             name => match self.sources.iter().position(|source| *source == name) {
                 Some(index) => self.source(written, place, index),
-                None => Err(self.unknown(written, place)),
+                None => refuse(self.unknown(written, place)),
             },
         }
     }
 
     /// The name after the dot of `{query.page}`.
-    fn named<'w>(&self, written: &'w WrittenReference, example: &str) -> Result<&'w str, Problem> {
+    fn named<'w>(&self, written: &'w WrittenReference, example: &str) -> Lookup<&'w str> {
         match written.tail.strip_prefix('.') {
             Some(name) if !name.is_empty() => Ok(name),
-            _ => Err(error(written, Code::InvalidValue, format!("`{}` does not say which", written.text()))
-                .help(format!("write its name, as in \"{{{}.{example}}}\"", written.head))),
+            _ => refuse(
+                error(written, Code::InvalidValue, format!("`{}` does not say which", written.text()))
+                    .help(format!("write its name, as in \"{{{}.{example}}}\"", written.head)),
+            ),
         }
     }
 
-    fn item(&self, written: &WrittenReference, place: Place) -> Result<Reference, Problem> {
+    fn item(&self, written: &WrittenReference, place: Place) -> Lookup<Reference> {
         match place {
             Place::Source { for_each: true, .. } => path(written).map(Reference::Item),
-            _ => Err(error(written, Code::UnknownName, "there is an `{item}` only in a source with `for_each`")
-                .help("add `for_each = \"{body.ids}\"` to the source, or take the reference out")),
+            _ => refuse(
+                error(written, Code::UnknownName, "there is an `{item}` only in a source with `for_each`")
+                    .help("add `for_each = \"{body.ids}\"` to the source, or take the reference out"),
+            ),
         }
     }
 
-    fn winner(&self, written: &WrittenReference, place: Place) -> Result<Reference, Problem> {
+    fn winner(&self, written: &WrittenReference, place: Place) -> Lookup<Reference> {
         if place != Place::Respond {
-            return Err(error(written, Code::UnknownName, "there is a `{winner}` only in `respond`")
-                .help("name a source to use its answer"));
+            return refuse(
+                error(written, Code::UnknownName, "there is a `{winner}` only in `respond`")
+                    .help("name a source to use its answer"),
+            );
         }
         match self.strategy {
             StrategyWord::First | StrategyWord::Fallback => path(written).map(Reference::Winner),
-            StrategyWord::All | StrategyWord::Quorum => {
-                Err(error(written, Code::Conflict, "there is a `{winner}` only with one answer out of several")
-                    .help("add strategy = \"first\" or \"fallback\", or name the sources"))
-            }
+            StrategyWord::All | StrategyWord::Quorum => refuse(
+                error(written, Code::Conflict, "there is a `{winner}` only with one answer out of several")
+                    .help("add strategy = \"first\" or \"fallback\", or name the sources"),
+            ),
         }
     }
 
-    fn source(&self, written: &WrittenReference, place: Place, index: usize) -> Result<Reference, Problem> {
+    fn source(&self, written: &WrittenReference, place: Place, index: usize) -> Lookup<Reference> {
         let own = matches!(place, Place::Source { index: at, .. } | Place::List { index: at } if at == index);
         if own {
             let message = format!("source `{}` would wait for its own answer", written.head);
-            return Err(error(written, Code::Conflict, message).help("use the request or another source"));
+            return refuse(error(written, Code::Conflict, message).help("use the request or another source"));
         }
         path(written).map(|path| Reference::Source(index, path))
     }
@@ -144,6 +152,13 @@ impl<'a> Names<'a> {
     }
 }
 
+/// What a name stands for; a problem is large, and rare.
+type Lookup<T> = Result<T, Box<Problem>>;
+
+fn refuse<T>(problem: Problem) -> Lookup<T> {
+    Err(Box::new(problem))
+}
+
 fn show_name(name: &str) -> String {
     match name {
         "query" | "header" => format!("{{{name}.NAME}}"),
@@ -156,16 +171,16 @@ fn error(written: &WrittenReference, code: Code, message: impl Into<String>) -> 
 }
 
 /// A parameter is text: there is nothing inside it.
-fn parameter(written: &WrittenReference) -> Result<Reference, Problem> {
+fn parameter(written: &WrittenReference) -> Lookup<Reference> {
     if written.tail.is_empty() {
         return Ok(Reference::Parameter(written.head.clone()));
     }
     let message = format!("`{{{}}}` is a part of the path and has no parts itself", written.head);
-    Err(error(written, Code::InvalidValue, message).help(format!("write \"{{{}}}\"", written.head)))
+    refuse(error(written, Code::InvalidValue, message).help(format!("write \"{{{}}}\"", written.head)))
 }
 
 /// The way into a JSON value that follows a name; none is the whole value.
-fn path(written: &WrittenReference) -> Result<JsonPath, Problem> {
+fn path(written: &WrittenReference) -> Lookup<JsonPath> {
     let text = written.tail.strip_prefix('.').unwrap_or(&written.tail);
     if written.tail.is_empty() {
         return Ok(JsonPath::default());
@@ -173,6 +188,6 @@ fn path(written: &WrittenReference) -> Result<JsonPath, Problem> {
     parse_json_path(text).map_err(|mistake| {
         let message = format!("{text:?} {}", mistake.problem);
         let help = mistake.help.unwrap_or_else(|| "write names between dots, as in \"{body.items.*.id}\"".to_owned());
-        error(written, Code::InvalidValue, message).help(help)
+        Box::new(error(written, Code::InvalidValue, message).help(help))
     })
 }

@@ -47,7 +47,7 @@ element! {
         coalesce: Vec<CoalesceKey> = none, instead_of(&["collapse", "dedupe"]), example("[\"path\", \"query\", \"header.accept-language\"]");
         /// Answer 202 at once and keep the result, for a route with `results_of`: `true`, or a table.
         background: Switch<Background> = none, instead_of(&["async", "detach"]), example("true");
-        /// What is called, in the order in which answers are put together: `[route.NAME.aggregate.source.NAME]`.
+        /// What is called. Answers are put together in this order, whoever answers first.
         source: Named<Source> = required, instead_of(&["sources", "backend", "backends"]), example("{ user1 = { upstream = \"users\", path = \"/users/1\" } }");
     }
 }
@@ -259,7 +259,7 @@ impl Aggregate {
             WrittenOnError::Embed => OnError::Embed,
             WrittenOnError::Omit => OnError::Omit,
             WrittenOnError::Fail => OnError::Fail,
-            WrittenOnError::Value(json) => OnError::Value(json.0.clone()),
+            WrittenOnError::Value(value) => OnError::Value(value.json.clone()),
             WrittenOnError::Source(_) => OnError::Source(self.stand_in(source)?),
         })
     }

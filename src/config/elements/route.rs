@@ -260,14 +260,7 @@ impl Route {
         check_queue(cx, &self.max_in_flight, &self.queue);
         if let Some(limit) = self.client_in_flight.get() {
             limit.check(cx);
-            if let (Some(max), Some(all)) = (limit.max.copied(), self.max_in_flight.copied())
-                && max > all
-            {
-                let message = format!("no client can have {max} in flight: the whole route has {all}");
-                let problem = Problem::error(Code::NeverFires, limit.max.span(), message)
-                    .related(self.max_in_flight.span(), "the limit of the route");
-                cx.report(problem.help("make the limit for a client the smaller one"));
-            }
+            self.check_client_limit(cx, limit);
         }
         if let Some((limits, span)) = self.rate_limit.written()
             && limits.items.is_empty()
@@ -275,6 +268,20 @@ impl Route {
             let problem = Problem::error(Code::InvalidValue, span, "`rate_limit` is empty: nothing is limited");
             cx.report(problem.help("write a limit, or take `rate_limit` out"));
         }
+    }
+
+    /// A request that waits in the route's queue counts for its client, too (`limits/admission.rs`).
+    fn check_client_limit(&self, cx: &mut Decoder<'_>, limit: &ClientInFlight) {
+        let (Some(max), Some(all)) = (limit.max.copied(), self.max_in_flight.copied()) else { return };
+        let Some(waiting) = self.queue.get().and_then(|queue| queue.capacity.copied()) else { return };
+        if max <= all.saturating_add(waiting) {
+            return;
+        }
+        let places = if waiting == 0 { all.to_string() } else { format!("{all}, and {waiting} that wait") };
+        let message = format!("no client can have {max} in flight: the whole route has {places}");
+        let problem = Problem::error(Code::NeverFires, limit.max.span(), message)
+            .related(self.max_in_flight.span(), "the limit of the route");
+        cx.report(problem.help("make the limit for a client the smaller one"));
     }
 
     fn check_upgrades(&self, cx: &mut Decoder<'_>) {

@@ -52,7 +52,7 @@ element! {
         tls: Duration = "2s", between(MILLISECOND, HOUR), instead_of(&["tls_handshake"]);
         /// From the end of the request to the first byte of the answer.
         first_byte: Duration = "10s", between(MILLISECOND, DAY), instead_of(&["read", "response", "request", "ttfb"]);
-        /// The longest silence inside an answer.
+        /// The longest silence inside an answer. Its head, once begun, has to be complete within this time.
         between_bytes: Duration = "10s", between(MILLISECOND, DAY);
         /// How long an unused connection is kept. Shorter than the upstream keeps it, or requests meet closed ones.
         idle: Duration = "60s", between(MILLISECOND, DAY), instead_of(&["keepalive", "keep_alive"]);

@@ -125,6 +125,9 @@ fn check_source_path(text: &Text, pieces: &[Piece]) -> Result<(), TextError> {
             .help("use `query`: query = { name = \"value\" }")
             .at(at..value.len()));
     }
+    if let Some(at) = plain.find('#') {
+        return Err(TextError::new("has a fragment").help("write \"%23\" for `#`").at(at..value.len()));
+    }
     if plain.starts_with("//") {
         return Err(TextError::new("begins with two slashes").help("write one").at(0..2));
     }
@@ -425,10 +428,7 @@ impl Value for WrittenOnError {
             WrittenOnError::Embed => "embed".into(),
             WrittenOnError::Omit => "omit".into(),
             WrittenOnError::Fail => "fail".into(),
-            WrittenOnError::Value(json) => {
-                let value: Json = serde_json::from_str(&json.0).unwrap_or_else(|_| json.0.as_str().into());
-                serde_json::json!({ "value": value })
-            }
+            WrittenOnError::Value(value) => serde_json::json!({ "value": value.shown }),
             WrittenOnError::Source(name) => serde_json::json!({ "source": name.value }),
         })
     }

@@ -254,8 +254,7 @@ impl Value for Layout {
             }
             Layout::List(values) => Json::Array(values.iter().map(Value::show).collect::<Option<_>>()?),
             Layout::Text(text) => text.show()?,
-            // A number that JSON libraries cannot hold is shown as text.
-            Layout::Literal(json) => serde_json::from_str(json).unwrap_or_else(|_| json.as_str().into()),
+            Layout::Literal(json) => show_scalar(json),
         })
     }
 }
@@ -285,27 +284,51 @@ fn scalar(cx: &mut Decoder<'_>, node: &Node) -> Option<String> {
 
 /// A fixed TOML value as JSON text: nothing in it is looked at for references.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FixedJson(pub String);
+pub struct FixedJson {
+    pub json: String,
+    /// As it may be shown: what came from the environment is `***`.
+    pub shown: Json,
+}
 
 impl FixedJson {
     pub fn decode(cx: &mut Decoder<'_>, node: &Node) -> Option<Self> {
-        Some(Self(match &node.kind {
-            Kind::Text(text) => json_string(&text.value),
+        Some(match &node.kind {
+            Kind::Text(text) => {
+                if text.substituted {
+                    let path = cx.path();
+                    cx.settings.add_secret(path, &text.value);
+                }
+                Self { json: json_string(&text.value), shown: mask(text).into() }
+            }
             Kind::List(nodes) => {
-                let values: Vec<Option<Self>> = nodes.iter().map(|node| Self::decode(cx, node)).collect();
-                let values: Vec<String> = values.into_iter().map(|value| Some(value?.0)).collect::<Option<_>>()?;
-                format!("[{}]", values.join(","))
+                let decode = |(index, node): (usize, &Node)| cx.within(index.to_string(), |cx| Self::decode(cx, node));
+                let values: Vec<Option<Self>> = nodes.iter().enumerate().map(decode).collect();
+                let values: Vec<Self> = values.into_iter().collect::<Option<_>>()?;
+                let (json, shown): (Vec<String>, _) = values.into_iter().map(|value| (value.json, value.shown)).unzip();
+                Self { json: format!("[{}]", json.join(",")), shown: Json::Array(shown) }
             }
             Kind::Table(entries) => {
-                let member = |entry: &crate::config::tree::Entry| {
-                    Some(format!("{}:{}", json_string(&entry.key), Self::decode(cx, &entry.value)?.0))
-                };
-                let members: Vec<Option<String>> = entries.iter().map(member).collect();
-                format!("{{{}}}", members.into_iter().collect::<Option<Vec<_>>>()?.join(","))
+                let mut members = Vec::new();
+                for entry in entries {
+                    let value = cx.within(entry.key.clone(), |cx| Self::decode(cx, &entry.value));
+                    members.push(value.map(|value| (entry.key.clone(), value)));
+                }
+                let members: Vec<(String, Self)> = members.into_iter().collect::<Option<_>>()?;
+                let json = members.iter().map(|(name, value)| format!("{}:{}", json_string(name), value.json));
+                let json = format!("{{{}}}", json.collect::<Vec<_>>().join(","));
+                Self { json, shown: members.into_iter().map(|(name, value)| (name, value.shown)).collect() }
             }
-            _ => scalar(cx, node)?,
-        }))
+            _ => {
+                let json = scalar(cx, node)?;
+                Self { shown: show_scalar(&json), json }
+            }
+        })
     }
+}
+
+/// A number that JSON libraries cannot hold is shown as text.
+fn show_scalar(json: &str) -> Json {
+    serde_json::from_str(json).unwrap_or_else(|_| json.into())
 }
 
 /// A string as JSON text.
@@ -357,7 +380,7 @@ mod tests {
             parse("{id}{id}", std::slice::from_ref(&filled)),
             Ok(vec![literal("{id}"), reference("id", "", 4..8)])
         );
-        assert!(parse("{id}", &[1..3]).is_err());
+        assert!(parse("{id}", std::slice::from_ref(&(1..3))).is_err());
     }
 
     proptest! {
@@ -372,7 +395,7 @@ mod tests {
 
         #[test]
         fn no_text_makes_the_parser_panic(text in "\\PC{0,20}", start in 0usize..20, length in 0usize..5) {
-            let _ = parse(&text, &[start..start + length]);
+            let _ = parse(&text, std::slice::from_ref(&(start..start + length)));
         }
     }
 }

@@ -67,12 +67,20 @@ fn toml_blocks(document: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_example_in_the_readme_loads() {
-    let readme = std::fs::read_to_string(repository("README.md")).unwrap_or_default();
-
-    for (index, block) in toml_blocks(&readme).iter().enumerate() {
-        assert_loads(&format!("README.md, TOML block {}", index + 1), block);
+fn every_example_in_the_documents_loads() {
+    let docs = std::fs::read_dir(repository("docs")).expect("the folder docs");
+    let mut documents: Vec<_> = docs.map(|entry| entry.expect("a file").path()).collect();
+    documents.push(repository("README.md"));
+    let mut count = 0;
+    for path in documents.iter().filter(|path| path.extension().is_some_and(|end| end == "md")) {
+        let document = std::fs::read_to_string(path).expect("a readable document");
+        for (index, block) in toml_blocks(&document).iter().enumerate() {
+            assert_loads(&format!("{}, TOML block {}", path.display(), index + 1), block);
+            count += 1;
+        }
     }
+
+    assert!(count > 0);
 }
 
 #[test]

@@ -28,6 +28,9 @@ fn a_missing_file_is_said_to_be_missing() {
     let report = load_in(folder.path()).expect_err("there is no file").to_string();
 
     assert!(report.contains("cannot open the file"), "{report}");
+    for part in ["-c FILE", "forebay demo", "\n     [route.all]\n", "\n\n     [upstream.app]\n"] {
+        assert!(report.contains(part), "{part:?} is not in\n{report}");
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! `FOREBAY_BLESS=1 cargo test --test it config` writes the expected files anew; read the difference aloud.
 
 mod committed;
+mod explain;
 mod files;
 mod misspelt;
 mod wrong;

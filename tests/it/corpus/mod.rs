@@ -53,6 +53,16 @@ fn configurations_of_the_corpus_hold() {
     run("config", fuzzing::config);
 }
 
+#[test]
+fn templates_of_the_corpus_hold() {
+    run("aggregate_template", fuzzing::aggregate_template);
+}
+
+#[test]
+fn merges_of_the_corpus_hold() {
+    run("aggregate_merge", fuzzing::aggregate_merge);
+}
+
 /// Every line of `smuggling.txt`: the status with which it is refused (`None`: it is not) and the head, which has
 /// `\r \n \0 \t \\ \xNN` as escapes.
 pub fn smuggling() -> impl Iterator<Item = (Option<u16>, Vec<u8>)> {

@@ -93,6 +93,14 @@ async fn allocated(forebay: &Forebay) -> f64 {
     scrape.sum("forebay_allocator_bytes", &[("state", "allocated")])
 }
 
+/// The scrapes that measure allocate for a moment, too, the more the busier the machine is: what is kept counts.
+async fn stays_small(forebay: &Forebay, before: f64) {
+    eventually("memory has not grown by more than a MiB", async || {
+        (allocated(forebay).await - before <= MIB as f64).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn an_endless_answer_for_a_client_that_does_not_read_stays_where_it_is() {
     let listener = small_listener().await;
@@ -110,8 +118,7 @@ async fn an_endless_answer_for_a_client_that_does_not_read_stays_where_it_is() {
     let pulled = settled(&taken).await;
 
     assert!(pulled <= socket_buffers() + MIB, "{pulled} of {}", socket_buffers());
-    let grown = allocated(&forebay).await - before;
-    assert!(grown <= MIB as f64, "{grown} bytes of memory");
+    stays_small(&forebay, before).await;
 
     // As soon as the client reads, it goes on.
     let mut piece = vec![0; 256 * 1024];
@@ -142,8 +149,7 @@ async fn an_endless_upload_to_an_upstream_that_does_not_read_stays_where_it_is()
     let pulled = settled(&taken).await;
 
     assert!(pulled <= socket_buffers() + MIB, "{pulled} of {}", socket_buffers());
-    let grown = allocated(&forebay).await - before;
-    assert!(grown <= MIB as f64, "{grown} bytes of memory");
+    stays_small(&forebay, before).await;
 
     let mut piece = vec![0; 256 * 1024];
     let more = async {

@@ -4,16 +4,18 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
 
+use super::certificates::Authority;
 use super::listener;
 use super::recorder::{Recorder, values};
 use crate::support::fault_upstream::{FaultUpstream, scripts};
 use crate::support::forebay::Forebay;
-use crate::support::http::Connection;
+use crate::support::http::{Connection, get};
 use crate::support::{PATIENCE, eventually};
 
 const HANDSHAKE: &str = "GET /ws HTTP/1.1\r\nhost: a\r\nconnection: keep-alive, Upgrade\r\nupgrade: websocket\r\n\
@@ -27,31 +29,62 @@ struct Echo {
 
 impl Echo {
     async fn start() -> Self {
+        Self::serve(|stream| tokio::spawn(echo(stream))).await
+    }
+
+    /// Over TLS, by ALPN also an HTTP/2 server, which answers 204 to everything.
+    async fn secure(tls: TlsAcceptor) -> Self {
+        Self::serve(move |stream| {
+            let tls = tls.clone();
+            tokio::spawn(async move {
+                let stream = tls.accept(stream).await?;
+                match stream.get_ref().1.alpn_protocol() {
+                    Some(b"h2") => no_content(stream).await.map_err(std::io::Error::other),
+                    _ => echo(stream).await,
+                }
+            })
+        })
+        .await
+    }
+
+    async fn serve(each: impl Fn(TcpStream) -> JoinHandle<std::io::Result<()>> + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let task = tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                tokio::spawn(async move {
-                    let mut head = Vec::new();
-                    while !head.ends_with(b"\r\n\r\n") {
-                        head.push(stream.read_u8().await?);
-                    }
-                    let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
-                    assert_eq!(values(&head, "connection"), ["upgrade"], "{head}");
-                    assert_eq!(values(&head, "upgrade"), ["websocket"], "{head}");
-                    // The greeting comes in one packet with the head.
-                    let answer = "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: WebSocket\r\n\
-                                  sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\nhello ";
-                    stream.write_all(answer.as_bytes()).await?;
-                    let (mut read, mut write) = stream.split();
-                    tokio::io::copy(&mut read, &mut write).await?;
-                    write.write_all(b" goodbye").await?;
-                    write.shutdown().await
-                });
+            while let Ok((stream, _)) = listener.accept().await {
+                each(stream);
             }
         });
         Self { address, task }
     }
+}
+
+async fn echo(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> std::io::Result<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await?);
+    }
+    let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
+    assert_eq!(values(&head, "connection"), ["upgrade"], "{head}");
+    assert_eq!(values(&head, "upgrade"), ["websocket"], "{head}");
+    // The greeting comes in one packet with the head.
+    let answer = "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: WebSocket\r\n\
+                  sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\nhello ";
+    stream.write_all(answer.as_bytes()).await?;
+    let (mut read, mut write) = tokio::io::split(stream);
+    tokio::io::copy(&mut read, &mut write).await?;
+    write.write_all(b" goodbye").await?;
+    write.shutdown().await
+}
+
+async fn no_content(stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<(), h2::Error> {
+    let mut connection = h2::server::handshake(stream).await?;
+    while let Some(request) = connection.accept().await {
+        let (_, mut respond) = request?;
+        let answer = http::Response::builder().status(204).body(()).expect("a head");
+        respond.send_response(answer, true)?;
+    }
+    Ok(())
 }
 
 impl Drop for Echo {
@@ -122,6 +155,29 @@ async fn the_last_request_of_a_connection_can_switch() {
         Forebay::start(&(listener("max_requests_per_connection = 1") + &upgrading(upstream.address, ""))).await;
 
     switched(&forebay).await;
+}
+
+/// `Upgrade` is a mechanism of HTTP/1.1: a connection that agreed on HTTP/2 cannot be switched, a new one can.
+#[tokio::test]
+async fn an_upstream_that_prefers_http2_switches_on_a_connection_of_http1() {
+    let authority = Authority::new();
+    let tls = Authority::server(&authority.issue("upstream.example"), &["h2", "http/1.1"]);
+    let upstream = Echo::secure(tls).await;
+    let tls = format!("tls = {{ server_name = \"upstream.example\", ca = \"{}\" }}", authority.ca_path().display());
+    let config =
+        upgrading(upstream.address, "").replace("endpoints", &format!("protocol = \"auto\"\n{tls}\nendpoints"));
+    let forebay = Forebay::start(&config).await;
+    // A connection of HTTP/2 is at hand, before and after.
+    assert_eq!(get(forebay.address(), "/x").await.unwrap().status, 204);
+
+    let mut connection = switched(&forebay).await;
+    connection.send("over TLS").await.unwrap();
+    connection.stream.shutdown().await.unwrap();
+
+    assert_eq!(rest(connection).await, "hello over TLS goodbye");
+    assert_eq!(get(forebay.address(), "/x").await.unwrap().status, 204);
+    let opened = forebay.scrape().await.sum("forebay_upstream_connections_opened_total", &[("upstream", "app")]);
+    assert_eq!(opened, 2.0, "other requests share the connection of HTTP/2");
 }
 
 #[tokio::test]

@@ -159,6 +159,8 @@ fn a_health_check_of_nobody_fails_in_one_line() {
         let output = folder.forebay(&arguments);
         assert_eq!(code(&output), 1, "forebay {arguments}: {}", stderr(&output));
         assert!(stderr(&output).starts_with("forebay: "), "forebay {arguments}: {}", stderr(&output));
+        let names_no_address = arguments.ends_with("missing.toml");
+        assert_eq!(stderr(&output).contains("name it, as in `--url http://"), names_no_address, "{}", stderr(&output));
     }
 }
 

@@ -143,6 +143,21 @@ async fn healthcheck_follows_readiness() {
 }
 
 #[tokio::test]
+async fn healthcheck_finds_the_address_in_a_file_that_is_refused() {
+    let forebay = Forebay::start(&respond(204)).await;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("forebay.toml");
+    let text = format!("[admin]\naddress = \"{}\"\n\n[route.here]\npath = 3\n", forebay.admin());
+    std::fs::write(&file, text).expect("writable");
+    let mut check = command(env!("CARGO_BIN_EXE_forebay"));
+    check.args(["healthcheck", "-c"]).arg(&file);
+
+    let exit = Process::start("healthcheck", check).ended().await;
+
+    assert_eq!(exit.code(), Some(0));
+}
+
+#[tokio::test]
 async fn a_hand_over_refuses_no_connection_and_loses_no_request() {
     let slow = Slow::start().await;
     let mut forebay = Forebay::start(&slow.config()).await;

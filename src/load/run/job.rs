@@ -1,0 +1,220 @@
+//! From options to what is to be done: the plan, the targets and how requests travel. Sends nothing, resolves nothing.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::load::checks::Expectation;
+use crate::load::client::origin::Resolved;
+use crate::load::client::{self, Template, tls};
+use crate::load::core::{Plan, Targets};
+use crate::load::options::{ConnectionOptions, LoadOptions, RequestOptions};
+use crate::load::targets::{self, RouteRequest, Target};
+use crate::sockets;
+use crate::units::show_duration;
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Descriptors for everything but connections: files, timers, the terminal.
+const FILES_KEPT: u64 = 64;
+/// Names of targets in the announcement.
+const TARGETS_SHOWN: usize = 3;
+
+/// A load test that can begin.
+#[derive(Debug)]
+pub struct Job {
+    pub plan: Plan,
+    pub targets: Vec<Target>,
+    pub client: client::Settings,
+    pub workers: usize,
+    /// The highest rate that is planned, where that can be said.
+    pub peak_rate: Option<f64>,
+    /// What the reader of the report should know about how this was put together.
+    pub remarks: Vec<String>,
+    is_default: bool,
+}
+
+impl Job {
+    /// # Errors
+    ///
+    /// What is wrong with the options, or with the files that they name.
+    pub fn new(options: &LoadOptions, config: Option<&Config>) -> Result<Self, String> {
+        let LoadOptions { load, request, connection, judgement, output, .. } = options;
+        let model = load.model()?;
+        let peak_rate = load.peak_rate(&model);
+        let (mut targets, mut remarks) = targets_of(options, config, peak_rate)?;
+        for target in &mut targets {
+            target.template.origin.unix.clone_from(&connection.unix);
+            target.expectation = std::mem::take(&mut target.expectation).with_checks(&judgement.check);
+        }
+        let timeout = timeout(connection, &targets, &mut remarks);
+        let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).map_err(|_| "a time is too long".to_owned());
+        let plan = Plan {
+            model,
+            targets: choice(&targets),
+            // Short enough to be typed again.
+            seed: load.seed.unwrap_or_else(|| u64::from(rand::random::<u32>())),
+            duration: nanoseconds(load.total())?,
+            warm_up: load.warm_up,
+            cap: fitting_cap(load.max_in_flight, sockets::raise_file_limit(), &mut remarks),
+            timeout: nanoseconds(timeout)?,
+            deadline: load.deadline.map(nanoseconds).transpose()?,
+            // Every request in flight reaches its own end.
+            drain: nanoseconds(timeout)?,
+        };
+        let mut client = client_settings(connection);
+        trust_own_listener(config, request, &mut client, &targets, &mut remarks);
+        let workers = output.workers.map_or_else(default_workers, usize::from);
+        Ok(Self { plan, targets, client, workers, peak_rate, remarks, is_default: load.is_default() })
+    }
+
+    pub fn requests(&self) -> Vec<(Template, Expectation)> {
+        self.targets.iter().map(|target| (target.template.clone(), target.expectation.clone())).collect()
+    }
+
+    /// What will be sent where, in one line.
+    pub fn announcement(&self, resolved: &[Resolved]) -> String {
+        let names: Vec<&str> = self.targets.iter().take(TARGETS_SHOWN).map(|target| target.name.as_str()).collect();
+        let more = match self.targets.len().saturating_sub(TARGETS_SHOWN) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let addresses: Vec<String> =
+            resolved.iter().flat_map(|origin| &origin.addresses).map(ToString::to_string).collect();
+        let at = if addresses.is_empty() { String::new() } else { format!(" at {}", addresses.join(", ")) };
+        let plan = &self.plan;
+        let default = if self.is_default { " (the default; --rate says otherwise)" } else { "" };
+        format!(
+            "loading {}{more}{at}: {}, {}{default} for {}, seed {}, at most {} in flight",
+            names.join(", "),
+            plan.model.name(),
+            plan.model.describe(),
+            show_duration(Duration::from_nanos(plan.duration)),
+            plan.seed,
+            plan.cap,
+        )
+    }
+}
+
+fn targets_of(
+    options: &LoadOptions,
+    config: Option<&Config>,
+    peak_rate: Option<f64>,
+) -> Result<(Vec<Target>, Vec<String>), String> {
+    let request = &options.request;
+    if let Some(url) = &options.url {
+        let target = Target::new(request.method_or_default(), url, request.header_map(), request.body()?);
+        return Ok((vec![target], Vec::new()));
+    }
+    if let Some(file) = &request.targets {
+        return Ok((targets_of_file(file, request)?, Vec::new()));
+    }
+    let config = config.ok_or("nothing to load: write a URL, --targets or --config")?;
+    let wanted = RouteRequest {
+        method: request.method.clone().or_else(|| request.body.is_some().then_some(http::Method::POST)),
+        path: request.path.clone(),
+        headers: request.header_map(),
+        body: request.body()?,
+        peak_rate,
+    };
+    targets::of_routes(config, &request.route, &wanted)
+}
+
+fn targets_of_file(file: &Path, request: &RequestOptions) -> Result<Vec<Target>, String> {
+    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
+    let text = std::fs::read_to_string(file).map_err(|error| named(&error))?;
+    let folder = file.parent().unwrap_or(Path::new(""));
+    let mut targets = targets::parse_file(&text, folder, &|path| std::fs::read(path)).map_err(|error| named(&error))?;
+    for target in &mut targets {
+        // What the file says goes before what holds for all.
+        for (name, value) in &request.headers {
+            if !target.template.headers.contains_key(name) {
+                target.template.headers.insert(name.clone(), value.clone());
+            }
+        }
+    }
+    Ok(targets)
+}
+
+fn choice(targets: &[Target]) -> Targets {
+    let weights: Option<Vec<f64>> = targets.iter().map(|target| target.weight).collect();
+    match weights {
+        Some(weights) => Targets::Weighted(weights),
+        None => Targets::InOrder(u32::try_from(targets.len()).unwrap_or(u32::MAX)),
+    }
+}
+
+/// Long enough to see an answer that comes after a deadline, unless the user says otherwise.
+fn timeout(connection: &ConnectionOptions, targets: &[Target], remarks: &mut Vec<String>) -> Duration {
+    let deadline = targets::longest_deadline(targets);
+    let Some(timeout) = connection.timeout else {
+        return deadline.map_or(TIMEOUT, |deadline| TIMEOUT.max(2 * deadline + Duration::from_secs(1)));
+    };
+    if let Some(deadline) = deadline.filter(|deadline| timeout <= *deadline) {
+        remarks.push(format!(
+            "--timeout {} ends requests before the deadline of {}: whether that is kept cannot be seen",
+            show_duration(timeout),
+            show_duration(deadline)
+        ));
+    }
+    timeout
+}
+
+/// Each request in flight may need a descriptor of its own.
+fn fitting_cap(wanted: u64, files: u64, remarks: &mut Vec<String>) -> u64 {
+    let most = files.saturating_sub(FILES_KEPT).max(1);
+    if wanted > most {
+        remarks
+            .push(format!("at most {most} requests in flight: this process may have {files} files open (`ulimit -n`)"));
+    }
+    wanted.min(most)
+}
+
+fn client_settings(connection: &ConnectionOptions) -> client::Settings {
+    let requests_per_connection =
+        if connection.no_reuse { 1 } else { connection.requests_per_connection.unwrap_or(u32::MAX) };
+    client::Settings {
+        http2: connection.http2,
+        requests_per_connection,
+        connect_timeout: connection.connect_timeout,
+        tls: tls::Settings {
+            ca: connection.cacert.clone(),
+            identity: connection.cert.clone().zip(connection.key.clone()),
+            insecure: connection.insecure,
+        },
+    }
+}
+
+/// The listener of one's own configuration is reached by its address, for which its certificate was hardly made.
+fn trust_own_listener(
+    config: Option<&Config>,
+    request: &RequestOptions,
+    client: &mut client::Settings,
+    targets: &[Target],
+    remarks: &mut Vec<String>,
+) {
+    let uses_tls = targets.iter().any(|target| target.template.origin.tls);
+    if config.is_some() && request.config.is_some() && uses_tls && client.tls.ca.is_none() && !client.tls.insecure {
+        client.tls.insecure = true;
+        remarks.push("the listener's certificate is not checked; --cacert has it checked".to_owned());
+    }
+}
+
+/// Half of the CPUs: the target is usually on the same machine.
+fn default_workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |cpus| (cpus.get() / 2).max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cap_leaves_room_for_other_files() {
+        let mut remarks = Vec::new();
+        assert_eq!(fitting_cap(100, 1024, &mut remarks), 100);
+        assert!(remarks.is_empty());
+        assert_eq!(fitting_cap(10_000, 1024, &mut remarks), 960);
+        assert!(remarks[0].contains("ulimit -n"), "{remarks:?}");
+        assert_eq!(fitting_cap(10, 3, &mut remarks), 1);
+    }
+}

@@ -1,0 +1,218 @@
+//! One load test from its options to its exit code: `job` turns options into a plan and targets, here they are
+//! performed and shown, `outputs` writes what was asked for, `notes` says what the configuration under test promised
+//! and did not keep.
+
+mod job;
+mod notes;
+mod outputs;
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use self::job::Job;
+use self::outputs::Outputs;
+use super::client::origin::{Resolved, resolve};
+use super::client::{Blueprint, Client};
+use super::driver::{self, Control, Progress};
+use super::gates::{self, Evidence, Gate};
+use super::ledger::Book;
+use super::live::{Mode, Moment, Phase, Snapshot, Tracker, View};
+use super::options::LoadOptions;
+use super::report::{Look, text};
+use super::result::{GateRecord, Outcome, RunResult};
+use super::{SECOND, safety};
+use crate::config::Config;
+use crate::exit_code::Exit;
+
+/// Why a test did not begin, or could not be reported.
+#[derive(Debug)]
+pub struct Failure {
+    pub exit: Exit,
+    pub message: String,
+}
+
+impl Failure {
+    fn usage(message: impl ToString) -> Self {
+        Self { exit: Exit::Usage, message: message.to_string() }
+    }
+
+    fn failed(message: impl ToString) -> Self {
+        Self { exit: Exit::Failed, message: message.to_string() }
+    }
+}
+
+/// Runs a load test. `config` is the configuration that the options name, `command_line` what was typed.
+///
+/// # Errors
+///
+/// When it cannot begin, with what is wrong; nothing was sent then. Or when its report cannot be written.
+pub async fn execute(
+    options: LoadOptions,
+    config: Option<&Config>,
+    command_line: Vec<String>,
+) -> Result<Exit, Failure> {
+    let job = Job::new(&options, config).map_err(Failure::usage)?;
+    let resolved = resolve_all(&job).await.map_err(Failure::failed)?;
+    safety::check_targets(&resolved, &options.connection.allow_target).map_err(Failure::usage)?;
+    if let Some(peak) = job.peak_rate {
+        safety::check_rate(peak, &resolved).map_err(Failure::usage)?;
+    }
+    let announcement = job.announcement(&resolved);
+    let blueprint = Blueprint::new(job.requests(), resolved, job.client.clone()).map_err(Failure::failed)?;
+    let outputs = Outputs::open(&options.output).map_err(Failure::failed)?;
+    if !options.output.quiet {
+        let stderr = io::stderr();
+        let line = Look::of(&stderr).bold(announcement.as_str()).into_owned();
+        // Nobody is left to be told when it is closed.
+        let _ = writeln!(stderr.lock(), "{line}");
+    }
+
+    let gates = options.judgement.abort_on_fail.then_some(options.judgement.fail.as_slice()).unwrap_or_default();
+    let (report, missed) = perform(&job, &blueprint, &options, gates, announcement).await.map_err(Failure::failed)?;
+    let names: Vec<String> = job.targets.iter().map(|target| target.name.clone()).collect();
+    let mut result = report.into_result(command_line, &names);
+    result.notes = job.remarks.clone();
+    result.notes.extend(notes::of(&job, &blueprint, &result));
+    judge(&options.judgement.fail, missed, &mut result)?;
+    show(&result)?;
+    outputs.write(&result).map_err(Failure::failed)?;
+    Ok(exit(&result))
+}
+
+async fn resolve_all(job: &Job) -> io::Result<Vec<Resolved>> {
+    let mut resolved: Vec<Resolved> = Vec::new();
+    for target in &job.targets {
+        let origin = &target.template.origin;
+        if !resolved.iter().any(|known| known.origin == *origin) {
+            resolved.push(resolve(origin).await?);
+        }
+    }
+    Ok(resolved)
+}
+
+/// The run itself, watched by whoever sits before it. Also returns the gate that ended it.
+async fn perform(
+    job: &Job,
+    blueprint: &Blueprint,
+    options: &LoadOptions,
+    abort_gates: &[Gate],
+    title: String,
+) -> io::Result<(driver::Report, Option<GateRecord>)> {
+    let clients = (0..job.workers).map(|_| blueprint.client()).collect::<io::Result<Vec<Client>>>()?;
+    let control = Control::default();
+    let _signals = Signals::watch(&control, options.output.quiet)?;
+    let (snapshots, shown) = watch::channel(Snapshot::default());
+    let mode = Mode::of(options.output.quiet, io::stderr().is_terminal());
+    let view = View::start(mode, title, || Look::of(io::stderr()), io::stderr(), shown)?;
+
+    let mut tracker = Tracker::new(job.plan.warm_up);
+    let mut missed = None;
+    let report = driver::run(&job.plan, clients, options.output.precise, &control, |progress| {
+        progress.settled.iter().for_each(|second| tracker.settled(second));
+        if mode != Mode::Quiet {
+            snapshots.send_replace(tracker.snapshot(progress.book, moment(job, &control, progress)));
+        }
+        if missed.is_none() && !abort_gates.is_empty() {
+            missed = missed_already(abort_gates, job.plan.warm_up, progress.book);
+            if missed.is_some() {
+                control.stop.cancel();
+            }
+        }
+    })
+    .await;
+    view.stop();
+    Ok((report?, missed))
+}
+
+fn moment(job: &Job, control: &Control, progress: &Progress<'_>) -> Moment {
+    let phase = match progress {
+        _ if control.stop.is_cancelled() => Phase::Interrupted,
+        Progress { draining: true, .. } => Phase::Draining,
+        Progress { now, .. } if *now < u64::from(job.plan.warm_up) * SECOND => Phase::WarmUp,
+        _ => Phase::Measuring,
+    };
+    let Progress { now, in_flight, .. } = *progress;
+    Moment { phase, elapsed_ns: now, planned_ns: job.plan.duration, in_flight }
+}
+
+/// A gate that the run cannot pass any more.
+fn missed_already(gates: &[Gate], warm_up: u32, book: &Book) -> Option<GateRecord> {
+    let mut total = book.total().clone();
+    for (_, second) in book.open().filter(|(index, _)| *index >= warm_up) {
+        total.merge(second.clone());
+    }
+    gates::abort(gates, &Evidence::of_second(&total, book.statuses()))
+}
+
+fn judge(all: &[Gate], missed: Option<GateRecord>, result: &mut RunResult) -> Result<(), Failure> {
+    gates::judge(all, result).map_err(Failure::failed)?;
+    if let Some(missed) = missed {
+        result.notes.push(format!("ended early, because the gate {} was missed", missed.gate));
+        if let Some(gate) = result.gates.iter_mut().find(|gate| gate.gate == missed.gate) {
+            *gate = missed;
+        }
+    }
+    Ok(())
+}
+
+fn show(result: &RunResult) -> Result<(), Failure> {
+    let stdout = io::stdout();
+    let text = text::render(result, &Look::of(&stdout)).map_err(Failure::failed)?;
+    // Nobody can be told when stdout is closed.
+    let _ = stdout.lock().write_all(text.as_bytes());
+    Ok(())
+}
+
+/// A missed gate that ended the run counts before the interruption that it caused; numbers that mean nothing count
+/// before what they would say about gates.
+fn exit(result: &RunResult) -> Exit {
+    match result.verdict.outcome {
+        Outcome::Void => Exit::Void,
+        _ if gates::missed(result) => Exit::GateMissed,
+        Outcome::Interrupted => Exit::Interrupted,
+        Outcome::Complete => Exit::Done,
+    }
+}
+
+/// Ctrl-C and SIGTERM: the first ends the sending, the second everything.
+struct Signals(CancellationToken);
+
+impl Signals {
+    fn watch(control: &Control, quiet: bool) -> io::Result<Self> {
+        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let (control, over) = (control.clone(), Arc::new(CancellationToken::new()));
+        let guard = Self(CancellationToken::clone(&over));
+        tokio::spawn(async move {
+            let mut next = async || {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+            };
+            let both = async {
+                next().await;
+                control.stop.cancel();
+                if !quiet {
+                    let _ = writeln!(io::stderr(), "\nno more requests; waiting for answers, Ctrl-C again ends it now");
+                }
+                next().await;
+                control.abort.cancel();
+            };
+            tokio::select! {
+                () = both => {}
+                () = over.cancelled() => {}
+            }
+        });
+        Ok(guard)
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}

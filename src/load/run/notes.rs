@@ -1,0 +1,44 @@
+//! What a run showed beyond its numbers: checks that failed, and promises of the configuration that were not kept.
+
+use std::time::Duration;
+
+use super::job::Job;
+use crate::load::checks::{Expectation, Tally};
+use crate::load::client::Blueprint;
+use crate::load::result::RunResult;
+use crate::load::targets::Target;
+use crate::units::show_duration;
+
+pub fn of(job: &Job, blueprint: &Blueprint, result: &RunResult) -> Vec<String> {
+    let mut notes = Vec::new();
+    for (target, (expectation, tally)) in job.targets.iter().zip(blueprint.tallies()) {
+        notes.extend(broken_promise(target, expectation, tally));
+        notes.extend(failed_checks(target, expectation, tally));
+    }
+    let refused = result.totals.statuses.get(&429).copied().unwrap_or_default();
+    if refused > 0 {
+        notes.push(format!("429: the target's rate limit refused {refused} requests"));
+    }
+    notes
+}
+
+fn broken_promise(target: &Target, expectation: &Expectation, tally: &Tally) -> Option<String> {
+    let (late, latest) = tally.late();
+    let deadline = expectation.deadline.filter(|_| late > 0)?;
+    Some(format!(
+        "BROKEN PROMISE: {late} requests of {} took longer than the deadline of {} (and {} of tolerance), one of them {}",
+        target.name,
+        show_duration(deadline),
+        show_duration(expectation.tolerance),
+        show_duration(Duration::from_millis(u64::try_from(latest.as_millis()).unwrap_or(u64::MAX))),
+    ))
+}
+
+fn failed_checks<'a>(
+    target: &'a Target,
+    expectation: &'a Expectation,
+    tally: &'a Tally,
+) -> impl Iterator<Item = String> + 'a {
+    let counted = expectation.checks.iter().zip(tally.failed_checks()).filter(|(_, failed)| *failed > 0);
+    counted.map(|(check, failed)| format!("the check {check} failed for {failed} answers of {}", target.name))
+}
