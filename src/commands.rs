@@ -16,6 +16,7 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::Command;
+use crate::compare;
 use crate::config::{self, Config, ExplainRequest, Loaded, Report};
 use crate::demo;
 use crate::exit_code::Exit;
@@ -43,6 +44,7 @@ pub fn execute(command: Command, connect: Connect) -> Exit {
         Command::Demo => demo(connect),
         Command::Simulate { config } => simulate(config.as_deref()),
         Command::Load(options) => load_test(*options),
+        Command::Compare(options) => compare_results(&options),
         Command::Healthcheck { config, url, timeout } => healthcheck(&config, url.as_deref(), timeout),
         // The table is the only form so far, with and without `--markdown`: it reads well in a terminal, too.
         Command::Metrics { markdown: _ } => print(&catalogue::markdown()),
@@ -80,6 +82,19 @@ fn simulate(file: Option<&Path>) -> Exit {
         }
         simulator.run(shutdown::next_stop(&mut signals)).await?;
         Ok(print(&simulate::report::summary(&handles)))
+    })
+}
+
+fn compare_results(options: &compare::options::Options) -> Exit {
+    let colour = io::stdout().is_terminal() && colour();
+    with_runtime(1, async {
+        Ok(match compare::files::run(options, colour).await {
+            Ok((shown, exit)) => {
+                print(&shown);
+                exit
+            }
+            Err((exit, message)) => fail(exit, &message),
+        })
     })
 }
 
