@@ -24,6 +24,9 @@ use crate::message::path::{PathError, normalise};
 
 /// The parameter that holds what a prefix route matched beyond its prefix: the only one that may have slashes.
 const REST: &str = "rest";
+/// The most bytes of one value out of JSON in a path, query or field. Servers take some 8 KiB of each (RFC 9110 §4.1 asks
+/// them for 8000 octets), while a body may bring a megabyte, and a list sends it with every call.
+const MAX_IN_HEAD: usize = 8 * 1024;
 const DOT_SEGMENT: &str = "it makes a dot segment";
 
 /// What an aggregate looks at of a request.
@@ -139,7 +142,16 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// What a reference stands for, as bytes for a path, query or field.
+    /// What a reference stands for, as bytes for a path, query or field. What the request's own head holds is bounded by
+    /// the limit of heads.
+    fn head_bytes(&self, reference: &Reference) -> Result<Cow<'a, [u8]>, Problem> {
+        match self.bytes(reference)? {
+            Cow::Owned(value) if value.len() > MAX_IN_HEAD => Err(Problem::TooLong),
+            value => Ok(value),
+        }
+    }
+
+    /// What a reference stands for, as bytes.
     fn bytes(&self, reference: &Reference) -> Result<Cow<'a, [u8]>, Problem> {
         let borrowed = match reference {
             Reference::Parameter(name) => first(&self.inputs.parameters, name).map(|text| text.as_bytes()),
@@ -182,6 +194,8 @@ pub enum Problem {
     NoText,
     /// Nothing, where a path needs something.
     Empty,
+    /// More than [`MAX_IN_HEAD`], where a path, a query or a field has it.
+    TooLong,
     /// With it the path would mean another resource; or the field holds a control character.
     Forbidden(&'static str),
 }
@@ -193,6 +207,7 @@ impl fmt::Display for MissingValue {
             Problem::Missing => f.write_str("is missing"),
             Problem::NoText => f.write_str("is no string, number or boolean"),
             Problem::Empty => f.write_str("is empty"),
+            Problem::TooLong => write!(f, "is longer than {} KiB", MAX_IN_HEAD >> 10),
             Problem::Forbidden(why) => write!(f, "cannot be used: {why}"),
         }
     }
@@ -297,7 +312,7 @@ impl<'a> Builder<'a> {
     }
 
     fn append_to_path(&self, path: &mut String, reference: &Reference) -> Result<(), MissingValue> {
-        let value = self.scope.bytes(reference).map_err(|problem| self.fail(reference, problem))?;
+        let value = self.scope.head_bytes(reference).map_err(|problem| self.fail(reference, problem))?;
         if !is_rest(reference) {
             if value.is_empty() {
                 return Err(self.fail(reference, Problem::Empty));
@@ -379,7 +394,9 @@ impl<'a> Builder<'a> {
                 write_node(node, self, &mut out)?;
                 ("application/json", out)
             }
-            Some(RequestBody::Text(template)) => ("text/plain; charset=utf-8", self.text(template)?),
+            Some(RequestBody::Text(template)) => {
+                ("text/plain; charset=utf-8", self.text(template, |reference| self.scope.bytes(reference))?)
+            }
         };
         if !headers.iter().any(|(name, _)| name == "content-type") {
             headers.push(("content-type".to_owned(), content_type.as_bytes().to_vec()));
@@ -394,16 +411,20 @@ impl<'a> Builder<'a> {
         {
             return Ok(None);
         }
-        self.text(template).map(Some)
+        self.text(template, |reference| self.scope.head_bytes(reference)).map(Some)
     }
 
-    fn text(&self, template: &Template) -> Result<Vec<u8>, MissingValue> {
+    fn text(
+        &self,
+        template: &Template,
+        value_of: impl Fn(&Reference) -> Result<Cow<'a, [u8]>, Problem>,
+    ) -> Result<Vec<u8>, MissingValue> {
         let mut out = Vec::new();
         for piece in &template.pieces {
             match piece {
                 Piece::Literal(text) => out.extend_from_slice(text.as_bytes()),
                 Piece::Value(reference) => {
-                    let value = self.scope.bytes(reference).map_err(|problem| self.fail(reference, problem))?;
+                    let value = value_of(reference).map_err(|problem| self.fail(reference, problem))?;
                     out.extend_from_slice(&value);
                 }
             }

@@ -1,8 +1,11 @@
 //! What hostile clients and broken upstreams do: small requests that would make much of little, and answers that are not what
 //! they say.
 
+use serde_json::json;
+
 use super::upstream::{Reply, Upstream};
-use super::{at_rest, forebay, get};
+use super::{at_rest, forebay, get, post};
+use crate::support::http;
 
 const KIB: usize = 1024;
 
@@ -31,4 +34,78 @@ async fn one_value_again_and_again_does_not_make_gigabytes() {
     assert_eq!((beyond.status, beyond.reason()), (502, Some("upstream_too_large")));
     assert_eq!(app.lines().len(), 2, "each request made one call");
     at_rest(&forebay).await;
+}
+
+#[tokio::test]
+async fn a_part_of_a_body_does_not_swell_the_heads_of_many_calls() {
+    let app = Upstream::json("1").await;
+    let routes = r#"
+        [route.search]
+        path = "/search"
+        [route.search.aggregate.source]
+        all = { upstream = "app", path = "/{item}", query = { q = "{body.q}" }, for_each = "{body.ids}" }
+        [route.notes]
+        path = "/notes"
+        [route.notes.aggregate.source]
+        all = { upstream = "app", method = "POST", path = "/notes", body = { note = "{body.q}" } }
+    "#;
+    let forebay = forebay(app.address, routes).await;
+    let ids: Vec<u32> = (0..100).collect();
+
+    let large = json!({ "ids": ids, "q": text(900 * KIB) });
+    let refused = post(&forebay, "/search", &large).await;
+    assert!(app.lines().is_empty(), "refused before any call: {:?}", app.lines().len());
+    let in_a_body = post(&forebay, "/notes", &large).await;
+    let small = post(&forebay, "/search", &json!({ "ids": ids, "q": text(8 * KIB) })).await;
+
+    assert_eq!((refused.status, refused.reason()), (400, Some("bad_request")));
+    let line = forebay.access_log_of(1).await.remove(0);
+    assert_eq!(line["sources"][0]["detail"], "the value of `body.q` is longer than 8 KiB");
+    assert_eq!((in_a_body.status, small.status), (200, 200));
+}
+
+/// Values of a hostile body, each where it can do most.
+#[tokio::test]
+async fn a_body_cannot_lead_a_call_elsewhere() {
+    let app = Upstream::json("1").await;
+    let routes = r#"
+        [route.user]
+        path = "/user"
+        [route.user.aggregate.source]
+        user = { upstream = "app", method = "POST", path = "/users/{body.id}/x", headers = { x-tenant = "{body.tenant}" }, body = { all = "{body}" } }
+    "#;
+    let forebay = forebay(app.address, routes).await;
+    let refused = [
+        r#"{"id":"1","tenant":"a\r\nx-admin: 1"}"#,
+        r#"{"id":"1","tenant":"\u0000"}"#,
+        r#"{"id":"a/b","tenant":"a"}"#,
+        r#"{"id":"..","tenant":"a"}"#,
+        r#"{"id":"","tenant":"a"}"#,
+        r#"{"id":"\u0000","tenant":"a"}"#,
+        r#"{"id":"\ud800","tenant":"a"}"#,
+        r#"{"id":1,"id":"../2","tenant":"a"}"#,
+        r#"{"id":{},"tenant":"a"}"#,
+        r#"{"id":null,"tenant":"a"}"#,
+        r#"{"id":"1","tenant":"a"} {}"#,
+        "[1]",
+        "",
+    ];
+
+    let send = async |body: &str| {
+        let answer = http::request(forebay.address(), "POST", "/user", &[], body.as_bytes()).await;
+        answer.expect("an answer")
+    };
+    for body in refused {
+        let response = send(body).await;
+        assert_eq!((response.status, response.reason()), (400, Some("bad_request")), "{body}");
+    }
+    let deep = format!(r#"{{"id":"1","tenant":"a","deep":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+    assert_eq!(send(&deep).await.status, 400);
+    assert!(app.lines().is_empty(), "{:?}", app.lines());
+
+    let taken = send(r#"{"\u0069d":"x@evil:80?a=b#c","tenant":true,"n":1e400}"#).await;
+    assert_eq!(taken.status, 200);
+    let request = app.seen().requests.concat();
+    assert!(request.starts_with("POST /users/x%40evil%3A80%3Fa%3Db%23c/x HTTP/1.1\r\n"), "{request}");
+    assert!(request.contains("\"n\":1e400"), "{request}");
 }
