@@ -55,13 +55,14 @@ pub async fn execute<F: Fetch>(
     Ok(board.into_outcomes())
 }
 
-async fn check(plan: &Plan, inputs: &Inputs) -> Result<(), Refusal> {
+/// [`Plan::check`], off the event loop when the request is large.
+pub async fn check(plan: &Plan, inputs: &Inputs) -> Result<(), Refusal> {
     if size_of(inputs, &[]) <= LARGE {
         return plan.check(inputs);
     }
     let (aggregate, asking, inputs) = (plan.aggregate().clone(), plan.asking().clone(), inputs.clone());
     let checked = off_loop(move || check_all(&aggregate, &asking, &inputs)).await;
-    checked.unwrap_or_else(|failed| Err(Refusal { reason: failed.reason, detail: failed.detail.unwrap_or_default() }))
+    checked.unwrap_or_else(|failed| Err(failed.into()))
 }
 
 fn begin<'a, F: Fetch>(run: &'a Run<'a, F>, board: &mut Board<'_>, running: &Running<'a>) {

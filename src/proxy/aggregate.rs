@@ -21,7 +21,6 @@ use super::respond::Failure;
 use super::subrequest::{Context, Subrequests};
 use super::{OpenRequest, Proxy, prepare};
 use crate::aggregate::flights::{Key, Shared};
-use crate::aggregate::json::Json;
 use crate::aggregate::{self, Inputs, Merged, Outcome, Refusal};
 use crate::config::model::ClientGone;
 use crate::config::model::aggregate::Aggregate;
@@ -70,8 +69,8 @@ pub struct Work {
 
 impl Work {
     /// Refuses what can be refused before an answer is begun; `run` does so, too.
-    fn check(&self) -> Result<(), Failure> {
-        self.runtime.plan.check(&self.inputs).map_err(refused)
+    async fn check(&self) -> Result<(), Failure> {
+        aggregate::check(&self.runtime.plan, &self.inputs).await.map_err(refused)
     }
 
     /// Calls the sources and merges what they say; `on_end` hears of each source at its end.
@@ -136,11 +135,11 @@ impl Exchange<'_> {
         };
         live.clock.enter(Reason::DeadlineFirstByte);
         if let Some(jobs) = &runtime.jobs {
-            work.check()?;
+            work.check().await?;
             return self.begin_job(work, &jobs.results, permits, &answering, source, client, facts).await;
         }
         if let Some(format) = self.stream_format(runtime) {
-            work.check()?;
+            work.check().await?;
             return self.stream(work, format, &answering, source, client, facts).await;
         }
         let begun = Instant::now();
@@ -281,9 +280,7 @@ impl Exchange<'_> {
         };
         let body = match &raw {
             Some(raw) if needs.body && !raw.is_empty() => {
-                let parsed = Json::parse(raw.clone(), REQUEST_DEPTH);
-                let wrong = "the body is not JSON, or is nested too deeply";
-                Some(parsed.map_err(|_| Failure::refused(Reason::BadRequest, wrong))?)
+                Some(aggregate::read_request(raw.clone(), REQUEST_DEPTH).await.map_err(refused)?)
             }
             _ => None,
         };
