@@ -64,6 +64,27 @@ async fn a_part_of_a_body_does_not_swell_the_heads_of_many_calls() {
     assert_eq!((in_a_body.status, small.status), (200, 200));
 }
 
+/// Undoing the first coding alone would give out the second as if it were the content.
+#[tokio::test]
+async fn codings_in_several_fields_are_one_list() {
+    let app = Upstream::start(|_| {
+        let fields = "content-type: text/plain\r\ncontent-encoding: identity\r\ncontent-encoding: gzip\r\n";
+        Reply::with(200, fields, "no content, and no gzip either")
+    })
+    .await;
+    let routes = r#"
+        [route.raw]
+        path = "/raw"
+        [route.raw.aggregate.source]
+        raw = { upstream = "app", path = "/", format = "raw" }
+    "#;
+    let forebay = forebay(app.address, routes).await;
+
+    let response = get(&forebay, "/raw").await;
+
+    assert_eq!((response.status, response.reason()), (502, Some("upstream_bad_body")));
+}
+
 /// Values of a hostile body, each where it can do most.
 #[tokio::test]
 async fn a_body_cannot_lead_a_call_elsewhere() {
