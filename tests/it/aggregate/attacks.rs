@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::upstream::{Reply, Upstream};
 use super::{at_rest, forebay, get, post};
-use crate::support::http;
+use crate::support::{eventually, http};
 
 const KIB: usize = 1024;
 
@@ -129,4 +129,34 @@ async fn a_body_cannot_lead_a_call_elsewhere() {
     let request = app.seen().requests.concat();
     assert!(request.starts_with("POST /users/x%40evil%3A80%3Fa%3Db%23c/x HTTP/1.1\r\n"), "{request}");
     assert!(request.contains("\"n\":1e400"), "{request}");
+}
+
+/// Whoever is woken at night has the log and not the result.
+#[tokio::test]
+async fn what_a_job_lacks_is_in_the_log() {
+    let app = Upstream::start(|_| Reply::with(500, "", "")).await;
+    let routes = r#"
+        [route.report]
+        path = "/report"
+        [route.report.aggregate]
+        background = true
+        [route.report.aggregate.source]
+        sales = { upstream = "app", path = "/sales" }
+        [route.results]
+        path = "/results/{id}"
+        results_of = "report"
+    "#;
+    let forebay = forebay(app.address, routes).await;
+
+    let begun = get(&forebay, "/report").await;
+
+    assert_eq!(begun.status, 202, "{begun:?}");
+    let line = eventually("the end of the job is in the log", async || {
+        forebay.process.stderr.all().into_iter().find(|line| line.contains("background job"))
+    })
+    .await;
+    for word in ["WARN", "report", "upstream_5xx", "sales: upstream_5xx (status 500)"] {
+        assert!(line.contains(word), "{word} in {line}");
+    }
+    assert!(begun.header("x-request-id").is_none_or(|id| line.contains(id)), "{line}");
 }
