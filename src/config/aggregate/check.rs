@@ -98,6 +98,11 @@ impl Checked<'_> {
                 let problem = Problem::error(Code::Conflict, source.span.clone(), message)
                     .related(self.route.value.path.span(), "the route's path");
                 cx.report(problem.help("give one of them another name"));
+            } else if name == "_meta" && self.aggregate.meta.copied() == Some(true) {
+                let message = "a source cannot be called `_meta` beside the `_meta` of the answer";
+                let problem = Problem::error(Code::Conflict, source.span.clone(), message)
+                    .related(self.aggregate.meta.span(), "asked for here");
+                cx.report(problem.help("give the source another name"));
             }
         }
     }
