@@ -326,7 +326,8 @@ pub fn failure(finished: &Finished, answering: &Answering<'_>) -> Failure {
         let source = &answering.matched.aggregate().sources[index];
         format!("source {:?}: {}", source.name, finished.outcomes[index].reason.title()).into()
     });
-    let detail = finished.outcomes.iter().find_map(|outcome| outcome.detail.clone()).map(Into::into);
+    let of_a_source = || finished.outcomes.iter().find_map(|outcome| outcome.detail.clone());
+    let detail = merged.detail.clone().or_else(of_a_source).map(Into::into);
     Failure { public, detail, retry_after: merged.retry_after, ..merged.reason.into() }
 }
 

@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::aggregate::{Answering, Landed, Work, outcome_fields};
+use super::aggregate::{Answering, Finished, Landed, Work, outcome_fields};
 use super::body::Source;
 use super::client::Client;
 use super::exchange::{Done, Exchange, Facts, Matched};
 use super::generation::AggregateRuntime;
 use super::prepare::RequestId;
 use super::respond::Failure;
+use crate::aggregate::Ending;
 use crate::aggregate::results::{Id, Lookup, Removed, Results, Stored};
-use crate::aggregate::{Ending, Outcome};
 use crate::config::model::aggregate::Aggregate;
 use crate::config::model::{PathPattern, Segment};
 use crate::limits::{Permits, retry_after_seconds};
@@ -136,7 +136,7 @@ impl Exchange<'_> {
 /// reason, but not which source is to blame for it.
 fn log_end(route: &str, request_id: Option<&RequestId>, aggregate: &Aggregate, landed: &Landed) {
     let (reason, lacking) = match &**landed {
-        Ok(finished) => (finished.merged.reason, lacking(aggregate, &finished.outcomes)),
+        Ok(finished) => (finished.merged.reason, lacking(aggregate, finished)),
         Err(refusal) => (refusal.reason, refusal.detail.clone()),
     };
     if reason != Reason::Ok {
@@ -145,8 +145,8 @@ fn log_end(route: &str, request_id: Option<&RequestId>, aggregate: &Aggregate, l
     }
 }
 
-/// The sources that are missing, and why: so many of them that the line stays one that can be read.
-fn lacking(aggregate: &Aggregate, outcomes: &[Outcome]) -> String {
+/// What is missing, and why: so many sources of them that the line stays one that can be read.
+fn lacking(aggregate: &Aggregate, Finished { merged, outcomes, .. }: &Finished) -> String {
     let missing = outcomes.iter().filter(|outcome| matches!(outcome.ending, Ending::Failed | Ending::Partial));
     let words = missing.take(MOST_NAMED).map(|outcome| {
         let name = &aggregate.sources[outcome.source].name;
@@ -155,7 +155,9 @@ fn lacking(aggregate: &Aggregate, outcomes: &[Outcome]) -> String {
             None => format!("{name}: {}", outcome.reason),
         }
     });
-    words.collect::<Vec<_>>().join("; ")
+    // Answers that cannot be merged are nobody's failure.
+    let of_the_whole = merged.detail.clone().filter(|_| merged.failed_source.is_none());
+    of_the_whole.into_iter().chain(words).collect::<Vec<_>>().join("; ")
 }
 
 fn stored(landed: &Landed, runtime: &AggregateRuntime) -> Stored {

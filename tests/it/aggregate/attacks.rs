@@ -160,3 +160,25 @@ async fn what_a_job_lacks_is_in_the_log() {
     }
     assert!(begun.header("x-request-id").is_none_or(|id| line.contains(id)), "{line}");
 }
+
+#[tokio::test]
+async fn answers_that_cannot_be_merged_are_named_in_the_log_and_not_to_the_client() {
+    let app = Upstream::json(r#"{"id":1}"#).await;
+    let routes = r#"
+        [route.flat]
+        path = "/flat"
+        [route.flat.aggregate]
+        merge = "flat"
+        [route.flat.aggregate.source]
+        one = { upstream = "app", path = "/1" }
+        two = { upstream = "app", path = "/2" }
+    "#;
+    let forebay = forebay(app.address, routes).await;
+
+    let response = get(&forebay, "/flat").await;
+
+    assert_eq!((response.status, response.reason()), (502, Some("merge_conflict")));
+    assert_eq!(response.json().get("detail"), None);
+    let line = forebay.access_log_of(1).await.remove(0);
+    assert_eq!(line["detail"], "sources `one` and `two` both have a member \"id\"");
+}
