@@ -155,11 +155,7 @@ impl Exchange<'_> {
                 }
                 answered.result.map_err(Failure::from)?
             }
-            None => {
-                let landed = self.stay(work.run(|_| {}), route.route.on_client_gone, source, facts).await?;
-                drop(permits);
-                Arc::new(landed)
-            }
+            None => Arc::new(self.stay(work.run(|_| {}), route.route.on_client_gone, source, facts).await?),
         };
         facts.timings.upstream = Some(begun.elapsed());
         match &*landed {

@@ -2,6 +2,8 @@
 //! they say.
 
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use super::upstream::{Reply, Upstream};
 use super::{at_rest, forebay, get, post};
@@ -181,4 +183,30 @@ async fn answers_that_cannot_be_merged_are_named_in_the_log_and_not_to_the_clien
     assert_eq!(response.json().get("detail"), None);
     let line = forebay.access_log_of(1).await.remove(0);
     assert_eq!(line["detail"], "sources `one` and `two` both have a member \"id\"");
+}
+
+/// An answer is in memory until its client has taken it, so until then it counts.
+#[tokio::test]
+async fn who_does_not_read_an_answer_keeps_the_place_of_its_request() {
+    let app = Upstream::start(|_| Reply::json(format!("\"{}\"", text(900 * KIB)))).await;
+    let routes = r#"
+        [route.list]
+        path = "/list"
+        max_in_flight = 1
+        [route.list.aggregate.source]
+        same = { upstream = "app", path = "/users/{item}", for_each = "{query.ids}" }
+    "#;
+    let forebay = forebay(app.address, routes).await;
+    let large = format!("/list?ids={}", vec!["1"; 15].join(","));
+
+    let mut client = TcpStream::connect(forebay.address()).await.expect("Forebay listens");
+    client.write_all(format!("GET {large} HTTP/1.1\r\nhost: a\r\n\r\n").as_bytes()).await.expect("it is taken");
+    client.read_u8().await.expect("the answer begins");
+    let meanwhile = get(&forebay, "/list?ids=1").await;
+    drop(client);
+    at_rest(&forebay).await;
+    let after = get(&forebay, "/list?ids=1").await;
+
+    assert_eq!((meanwhile.status, meanwhile.reason()), (503, Some("queue_full")));
+    assert_eq!(after.status, 200);
 }
