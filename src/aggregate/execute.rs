@@ -15,7 +15,6 @@ use tokio::time::Instant;
 use super::board::{Board, Report};
 use super::call::{Failed, Fetch};
 use super::calls::{Budget, Calls, Sharing};
-use super::json::Json;
 use super::merge::{Merged, merge, part};
 use super::off_loop::{LARGE, off_loop, size_of};
 use super::outcome::{Outcome, Value};
@@ -57,13 +56,14 @@ pub async fn execute<F: Fetch>(
     Ok(board.into_outcomes())
 }
 
-async fn check(plan: &Plan, inputs: &Inputs) -> Result<(), Refusal> {
+/// [`Plan::check`], off the event loop when the request is large.
+pub async fn check(plan: &Plan, inputs: &Inputs) -> Result<(), Refusal> {
     if size_of(inputs, &[]) <= LARGE {
         return plan.check(inputs);
     }
     let (aggregate, asking, inputs) = (plan.aggregate().clone(), plan.asking().clone(), inputs.clone());
     let checked = off_loop(move || check_all(&aggregate, &asking, &inputs)).await;
-    checked.unwrap_or_else(|failed| Err(Refusal { reason: failed.reason, detail: failed.detail.unwrap_or_default() }))
+    checked.unwrap_or_else(|failed| Err(failed.into()))
 }
 
 fn begin<'a, F: Fetch>(run: &'a Run<'a, F>, board: &mut Board<'_>, running: &Running<'a>) {
@@ -100,14 +100,6 @@ pub async fn part_off_loop(plan: &Plan, outcome: Outcome) -> Option<Bytes> {
     }
     let aggregate = plan.aggregate().clone();
     off_loop(move || part(&aggregate, &outcome)).await.ok()
-}
-
-/// A request's JSON body, read off the event loop when it is large; `None` when it is no JSON of at most this depth.
-pub async fn parse_off_loop(body: Bytes, max_depth: usize) -> Option<Json> {
-    if body.len() <= LARGE {
-        return Json::parse(body, max_depth).ok();
-    }
-    off_loop(move || Json::parse(body, max_depth).ok()).await.ok().flatten()
 }
 
 fn no_answer(failed: Failed) -> Merged {

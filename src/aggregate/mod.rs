@@ -44,8 +44,8 @@ mod tests;
 mod work;
 
 pub use call::{Answer, Call, Called, Failed, Fetch};
-pub use execute::{execute, merge_off_loop, parse_off_loop, part_off_loop};
+pub use execute::{check, execute, merge_off_loop, part_off_loop};
 pub use merge::{Merged, summary};
 pub use outcome::{Ending, Fallback, Items, Outcome, Value};
-pub use plan::{Plan, Refusal};
+pub use plan::{Plan, Refusal, read_request};
 pub use template::{Inputs, Needs};

@@ -2,11 +2,18 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
+use super::call::Failed;
 use super::identical::groups;
+use super::json::Json;
 use super::list::{List, NoList};
+use super::off_loop::{LARGE, off_loop};
 use super::template::{Inputs, Needs, Scope, asks_the_client, build_call, describe};
 use crate::config::model::aggregate::{Aggregate, ForEach, Reference};
 use crate::telemetry::Reason;
+
+const NO_JSON: &str = "the body is not JSON, or is nested too deeply";
 
 /// Made once for each generation of the configuration.
 #[derive(Debug)]
@@ -29,6 +36,13 @@ pub struct Refusal {
     pub reason: Reason,
     /// Names what is wrong in the words of the configuration.
     pub detail: String,
+}
+
+/// The look at the request failed, not the request.
+impl From<Failed> for Refusal {
+    fn from(failed: Failed) -> Self {
+        Self { reason: failed.reason, detail: failed.detail.unwrap_or_default() }
+    }
 }
 
 impl Plan {
@@ -74,6 +88,16 @@ impl Plan {
     pub(super) fn group_count(&self) -> usize {
         self.group_count
     }
+}
+
+/// A request's JSON body; read off the event loop when it is large.
+pub async fn read_request(body: Bytes, max_depth: usize) -> Result<Json, Refusal> {
+    let refused = |_| Refusal { reason: Reason::BadRequest, detail: NO_JSON.to_owned() };
+    if body.len() <= LARGE {
+        return Json::parse(body, max_depth).map_err(refused);
+    }
+    let read = off_loop(move || Json::parse(body, max_depth)).await;
+    read.map_err(Refusal::from)?.map_err(refused)
 }
 
 pub(super) fn check_all(aggregate: &Aggregate, asking: &[usize], inputs: &Inputs) -> Result<(), Refusal> {

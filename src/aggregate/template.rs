@@ -27,6 +27,9 @@ use crate::message::path::{PathError, normalise};
 const REST: &str = "rest";
 /// Room for the path and query of most calls.
 const USUAL_TARGET: usize = 96;
+/// The most bytes of one value out of JSON in a path, query or field. Servers take some 8 KiB of each (RFC 9110 §4.1 asks
+/// them for 8000 octets), while a body may bring a megabyte, and a list sends it with every call.
+const MAX_IN_HEAD: usize = 8 * 1024;
 const DOT_SEGMENT: &str = "it makes a dot segment";
 
 /// What an aggregate looks at of a request.
@@ -142,7 +145,16 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// What a reference stands for, as bytes for a path, query or field.
+    /// What a reference stands for, as bytes for a path, query or field. What the request's own head holds is bounded by
+    /// the limit of heads.
+    fn head_bytes(&self, reference: &Reference) -> Result<Cow<'a, [u8]>, Problem> {
+        match self.bytes(reference)? {
+            Cow::Owned(value) if value.len() > MAX_IN_HEAD => Err(Problem::TooLong),
+            value => Ok(value),
+        }
+    }
+
+    /// What a reference stands for, as bytes.
     fn bytes(&self, reference: &Reference) -> Result<Cow<'a, [u8]>, Problem> {
         let borrowed = match reference {
             Reference::Parameter(name) => first(&self.inputs.parameters, name).map(|text| text.as_bytes()),
@@ -185,6 +197,8 @@ pub enum Problem {
     NoText,
     /// Nothing, where a path needs something.
     Empty,
+    /// More than [`MAX_IN_HEAD`], where a path, a query or a field has it.
+    TooLong,
     /// With it the path would mean another resource; or the field holds a control character.
     Forbidden(&'static str),
 }
@@ -196,6 +210,7 @@ impl fmt::Display for MissingValue {
             Problem::Missing => f.write_str("is missing"),
             Problem::NoText => f.write_str("is no string, number or boolean"),
             Problem::Empty => f.write_str("is empty"),
+            Problem::TooLong => write!(f, "is longer than {} KiB", MAX_IN_HEAD >> 10),
             Problem::Forbidden(why) => write!(f, "cannot be used: {why}"),
         }
     }
@@ -264,6 +279,9 @@ struct Builder<'a> {
     scope: &'a Scope<'a>,
 }
 
+/// How a value is read for its place: in a head it has a limit.
+type ValueOf<'a> = fn(&Scope<'a>, &Reference) -> Result<Cow<'a, [u8]>, Problem>;
+
 impl<'a> Builder<'a> {
     fn fail(&self, reference: &Reference, problem: Problem) -> MissingValue {
         let names: Vec<&str> = self.aggregate.sources.iter().map(|source| source.name.as_str()).collect();
@@ -300,7 +318,7 @@ impl<'a> Builder<'a> {
     }
 
     fn append_to_path(&self, path: &mut String, reference: &Reference) -> Result<(), MissingValue> {
-        let value = self.scope.bytes(reference).map_err(|problem| self.fail(reference, problem))?;
+        let value = self.scope.head_bytes(reference).map_err(|problem| self.fail(reference, problem))?;
         if !is_rest(reference) {
             if value.is_empty() {
                 return Err(self.fail(reference, Problem::Empty));
@@ -344,7 +362,7 @@ impl<'a> Builder<'a> {
             target.push(separator);
             percent_encode(name.as_bytes(), target);
             target.push('=');
-            self.parts(template, |part| percent_encode(part, target))?;
+            self.parts(template, Scope::head_bytes, |part| percent_encode(part, target))?;
             separator = '&';
         }
         Ok(())
@@ -358,7 +376,7 @@ impl<'a> Builder<'a> {
                 HeaderTemplate::Template(template) if self.is_left_out(template) => None,
                 HeaderTemplate::Template(template) => {
                     self.check_field(template)?;
-                    Some(self.text(template)?)
+                    Some(self.text(template, Scope::head_bytes)?)
                 }
             };
             headers.extend(value.map(|value| (name.clone(), value)));
@@ -385,7 +403,7 @@ impl<'a> Builder<'a> {
                 write_node(node, self, &mut out)?;
                 ("application/json", out)
             }
-            Some(RequestBody::Text(template)) => ("text/plain; charset=utf-8", self.text(template)?),
+            Some(RequestBody::Text(template)) => ("text/plain; charset=utf-8", self.text(template, Scope::bytes)?),
         };
         if !headers.iter().any(|(name, _)| name == "content-type") {
             headers.push(("content-type".to_owned(), content_type.as_bytes().to_vec()));
@@ -398,18 +416,23 @@ impl<'a> Builder<'a> {
         matches!(&template.pieces[..], [Piece::Value(reference)] if self.scope.bytes(reference) == Err(Problem::Missing))
     }
 
-    fn text(&self, template: &Template) -> Result<Vec<u8>, MissingValue> {
+    fn text(&self, template: &Template, value_of: ValueOf<'a>) -> Result<Vec<u8>, MissingValue> {
         let mut out = Vec::new();
-        self.parts(template, |part| out.extend_from_slice(part))?;
+        self.parts(template, value_of, |part| out.extend_from_slice(part))?;
         Ok(out)
     }
 
-    fn parts(&self, template: &Template, mut take: impl FnMut(&[u8])) -> Result<(), MissingValue> {
+    fn parts(
+        &self,
+        template: &Template,
+        value_of: ValueOf<'a>,
+        mut take: impl FnMut(&[u8]),
+    ) -> Result<(), MissingValue> {
         for piece in &template.pieces {
             match piece {
                 Piece::Literal(text) => take(text.as_bytes()),
                 Piece::Value(reference) => {
-                    take(&self.scope.bytes(reference).map_err(|problem| self.fail(reference, problem))?);
+                    take(&value_of(&self.scope, reference).map_err(|problem| self.fail(reference, problem))?);
                 }
             }
         }

@@ -69,8 +69,8 @@ pub struct Work {
 
 impl Work {
     /// Refuses what can be refused before an answer is begun; `run` does so, too.
-    fn check(&self) -> Result<(), Failure> {
-        self.runtime.plan.check(&self.inputs).map_err(refused)
+    async fn check(&self) -> Result<(), Failure> {
+        aggregate::check(&self.runtime.plan, &self.inputs).await.map_err(refused)
     }
 
     /// Calls the sources and merges what they say; `on_end` hears of each source at its end.
@@ -135,11 +135,11 @@ impl Exchange<'_> {
         };
         live.clock.enter(Reason::DeadlineFirstByte);
         if let Some(jobs) = &runtime.jobs {
-            work.check()?;
+            work.check().await?;
             return self.begin_job(work, &jobs.results, permits, &answering, source, client, facts).await;
         }
         if let Some(format) = self.stream_format(runtime) {
-            work.check()?;
+            work.check().await?;
             return self.stream(work, format, &answering, source, client, facts).await;
         }
         let begun = Instant::now();
@@ -155,11 +155,7 @@ impl Exchange<'_> {
                 }
                 answered.result.map_err(Failure::from)?
             }
-            None => {
-                let landed = self.stay(work.run(|_| {}), route.route.on_client_gone, source, facts).await?;
-                drop(permits);
-                Arc::new(landed)
-            }
+            None => Arc::new(self.stay(work.run(|_| {}), route.route.on_client_gone, source, facts).await?),
         };
         facts.timings.upstream = Some(begun.elapsed());
         match &*landed {
@@ -279,9 +275,7 @@ impl Exchange<'_> {
         };
         let body = match &raw {
             Some(raw) if needs.body && !raw.is_empty() => {
-                let parsed = aggregate::parse_off_loop(raw.clone(), REQUEST_DEPTH).await;
-                let wrong = "the body is not JSON, or is nested too deeply";
-                Some(parsed.ok_or_else(|| Failure::refused(Reason::BadRequest, wrong))?)
+                Some(aggregate::read_request(raw.clone(), REQUEST_DEPTH).await.map_err(refused)?)
             }
             _ => None,
         };
@@ -327,7 +321,8 @@ pub fn failure(finished: &Finished, answering: &Answering<'_>) -> Failure {
         let source = &answering.matched.aggregate().sources[index];
         format!("source {:?}: {}", source.name, finished.outcomes[index].reason.title()).into()
     });
-    let detail = finished.outcomes.iter().find_map(|outcome| outcome.detail.clone()).map(Into::into);
+    let of_a_source = || finished.outcomes.iter().find_map(|outcome| outcome.detail.clone());
+    let detail = merged.detail.clone().or_else(of_a_source).map(Into::into);
     Failure { public, detail, retry_after: merged.retry_after, ..merged.reason.into() }
 }
 

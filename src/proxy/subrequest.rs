@@ -114,7 +114,7 @@ impl Subrequests {
         Ok(Answer {
             status: facts.status,
             content_type: text(Known::ContentType),
-            content_encoding: text(Known::ContentEncoding).filter(|coding| !coding.eq_ignore_ascii_case("identity")),
+            content_encoding: content_encoding(&work.answer.fields),
             body: Bytes::from(answer),
         })
     }
@@ -144,6 +144,14 @@ impl Context {
             fields.set_known(Known::Tracestate, state);
         }
     }
+}
+
+/// All codings of an answer: several fields are one list (RFC 9110 §5.3), and undoing only the first of them would give
+/// out what is still encoded.
+fn content_encoding(fields: &Fields) -> Option<String> {
+    fields.get(Known::ContentEncoding)?;
+    let values: Vec<_> = fields.values_of(Known::ContentEncoding.name()).map(String::from_utf8_lossy).collect();
+    Some(values.join(", ")).filter(|coding| !coding.eq_ignore_ascii_case("identity"))
 }
 
 async fn admit(

@@ -5,6 +5,7 @@
 //! (`http2`), reload and shutdown (`lifecycle`), what is seen of it (`seen`).
 
 mod answers;
+mod attacks;
 mod calls;
 mod gone;
 mod http2;
