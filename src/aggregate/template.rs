@@ -432,7 +432,7 @@ impl<'a> Builder<'a> {
             match piece {
                 Piece::Literal(text) => take(text.as_bytes()),
                 Piece::Value(reference) => {
-                    take(&value_of(&self.scope, reference).map_err(|problem| self.fail(reference, problem))?);
+                    take(&value_of(self.scope, reference).map_err(|problem| self.fail(reference, problem))?);
                 }
             }
         }
