@@ -1,3 +1,5 @@
+//! Pictures for a fixed snapshot, and what the view writes of them.
+
 use std::io;
 use std::sync::{Arc, Mutex};
 
@@ -50,7 +52,7 @@ fn the_block_shows_what_matters_now() {
         block.join("\n"),
         "\
 GET http://127.0.0.1:8080/  open
-############------------------  12 s of 30 s, 17 s left
+############------------------  12 s of 30 s, 18 s left
 rate       200/s due, 198/s sent, 197/s ended; 1 234 in flight
                   p50       p95       p99       max  late p99
 second 11     12.0 ms   40.0 ms   30.0 ms   60.0 ms   55.0 us   5 still in flight

@@ -1,3 +1,5 @@
+//! The page: whole in itself, and its numbers those of the result.
+
 use super::super::fixture;
 use super::*;
 use crate::load::ledger::{Counts, Second};
