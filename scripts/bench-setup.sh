@@ -29,5 +29,7 @@ if ((${#missing[@]})); then
     fi
 fi
 
+# The Python aggregator runs on what the test services run on.
+scripts/setup.sh python
 cargo build --release --locked
 cargo build --release --locked --manifest-path benches/comparators/Cargo.toml

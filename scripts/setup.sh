@@ -4,6 +4,7 @@
 #
 #   scripts/setup.sh          everything
 #   scripts/setup.sh build    only what compiling and running Forebay needs
+#   scripts/setup.sh python   only the Python packages of the test services
 #
 # Nothing is started as a service. PostgreSQL and Prometheus are run by the tests, on loopback, as long as they need them.
 set -euo pipefail
@@ -16,13 +17,17 @@ prometheus=2.42
 main() {
   case "${1:-all}" in
     build) install_packages "${build_packages[@]}" ;;
+    python)
+      install_packages python3 python3-venv
+      install_python_packages
+      ;;
     all)
       install_packages "${test_packages[@]}"
       install_prometheus
       install_python_packages
       ;;
     *)
-      echo "usage: scripts/setup.sh [build]" >&2
+      echo "usage: scripts/setup.sh [build|python]" >&2
       exit 64
       ;;
   esac

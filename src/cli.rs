@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::compare;
 use crate::exit_code::Exit;
 use crate::load::options::LoadOptions;
 use crate::units;
@@ -109,6 +110,16 @@ Examples:
     /// second one ends everything.
     #[command(after_help = LOAD_EXAMPLES)]
     Load(Box<LoadOptions>),
+
+    /// Compare results of load tests: better, worse, the same or undecided, with intervals.
+    #[command(after_help = "\
+Examples:
+  forebay compare before.json after.json
+  forebay compare --fail-on-worse b1.json b2.json b3.json -- a1.json a2.json a3.json
+  forebay compare before.json after.json --metrics p99,errors --report-html diff.html
+  forebay compare --ab http://127.0.0.1:8080/users http://127.0.0.1:8081/users -- -r 200/s -d 30s
+  forebay compare --ab old.toml new.toml -- --route users -r 200/s -d 30s")]
+    Compare(Box<compare::options::Options>),
 
     /// Ask a running Forebay whether it is ready; for containers without a shell or curl.
     #[command(after_help = "\

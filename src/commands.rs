@@ -16,6 +16,7 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::Command;
+use crate::compare;
 use crate::config::{self, Config, ExplainRequest, Loaded, Report};
 use crate::demo;
 use crate::exit_code::Exit;
@@ -43,6 +44,7 @@ pub fn execute(command: Command, connect: Connect) -> Exit {
         Command::Demo => demo(connect),
         Command::Simulate { config } => simulate(config.as_deref()),
         Command::Load(options) => load_test(*options),
+        Command::Compare(options) => compare_results(&options),
         Command::Healthcheck { config, url, timeout } => healthcheck(&config, url.as_deref(), timeout),
         // The table is the only form so far, with and without `--markdown`: it reads well in a terminal, too.
         Command::Metrics { markdown: _ } => print(&catalogue::markdown()),
@@ -71,18 +73,38 @@ fn simulate(file: Option<&Path>) -> Exit {
     };
     with_runtime(0, async {
         let (simulator, mut signals) = (Simulator::bind(settings)?, shutdown::signals(&Tasks::default())?);
-        for handle in simulator.handles() {
+        let handles: Vec<_> = simulator.handles().cloned().collect();
+        for handle in &handles {
             print(&format!("http://{} ({})\n", handle.address, handle.name));
         }
+        if let Some(address) = simulator.metrics_address() {
+            print(&format!("http://{address}/metrics\n"));
+        }
         simulator.run(shutdown::next_stop(&mut signals)).await?;
-        Ok(Exit::Done)
+        Ok(print(&simulate::report::summary(&handles)))
+    })
+}
+
+fn compare_results(options: &compare::options::Options) -> Exit {
+    let colour = io::stdout().is_terminal() && colour();
+    with_runtime(1, async {
+        Ok(match compare::files::run(options, colour).await {
+            Ok((shown, exit)) => {
+                print(&shown);
+                exit
+            }
+            Err((exit, message)) => fail(exit, &message),
+        })
     })
 }
 
 fn read_simulation(file: &Path) -> Result<simulate::Settings, (Exit, String)> {
     let name = file.display();
-    let text = std::fs::read_to_string(file).map_err(|error| (Exit::BadConfig, format!("{name}: {error}")))?;
-    simulate::Settings::parse(&text).map_err(|error| (Exit::BadConfig, format!("{name}: {error}")))
+    let settings = simulate::Settings::load(file).map_err(|error| (Exit::BadConfig, format!("{name}: {error}")))?;
+    for warning in settings.warnings() {
+        say(&format!("forebay: {name}: {warning}\n"));
+    }
+    Ok(settings)
 }
 
 fn load_test(options: LoadOptions) -> Exit {

@@ -46,7 +46,15 @@ pub fn upstreams() -> Settings {
                 }],
                 ..after("drip", 0)
             },
+            // How long an answer takes is up to the source that asks.
+            Upstream {
+                body: r#"{"id":{last},"name":"User {last}"}"#.to_owned(),
+                allow_control: true,
+                ..after("users", 1_000)
+            },
+            Upstream { body: r#"{"team":"{last}","members":[3,1,2]}"#.to_owned(), ..after("teams", 1_000) },
         ],
+        ..Settings::default()
     }
 }
 
@@ -115,6 +123,75 @@ deadline = "1s"
 path = "/drip"
 upstream = "drip"
 deadline = "3s"
+
+[route.users-async]
+path = "/users-async"
+deadline = "3s"
+[route.users-async.aggregate]
+respond = { users = ["{user1}", "{user2}", "{user3}"] }
+[route.users-async.aggregate.source]
+user1 = { upstream = "users", path = "/users/1" }
+user2 = { upstream = "users", path = "/users/2" }
+user3 = { upstream = "users", path = "/users/3" }
+
+[route.users-async-safe]
+path = "/users-async-safe"
+deadline = "3s"
+[route.users-async-safe.aggregate]
+respond = { users = ["{user1}", "{user2}", "{user3}"] }
+[route.users-async-safe.aggregate.source]
+user1 = { upstream = "users", path = "/users/1", timeout = "2s" }
+user2 = { upstream = "users", path = "/users/2", timeout = "2s", query = { delay = "9s" } }
+user3 = { upstream = "users", path = "/users/3", timeout = "2s" }
+
+[route.tasks]
+path = "/tasks"
+deadline = "5s"
+[route.tasks.aggregate.source]
+a = { upstream = "users", path = "/users/1", query = { delay = "2s" }, select = "name" }
+b = { upstream = "users", path = "/users/2", query = { delay = "1s" }, select = "name" }
+c = { upstream = "users", path = "/users/3", query = { delay = "3s" }, select = "name" }
+
+[route.team]
+path = "/team/{name}"
+deadline = "5s"
+[route.team.aggregate]
+respond = { team = "{team.team}", members = "{members}", other = "{other.upstream}" }
+[route.team.aggregate.source]
+team = { upstream = "teams", path = "/teams/{name}" }
+members = { upstream = "users", path = "/users/{item}", for_each = "{team.members}" }
+other = { upstream = "fast", path = "/" }
+
+[route.proxy]
+path = "/proxy"
+deadline = "2s"
+[route.proxy.aggregate]
+respond = { proxy = "{data}" }
+[route.proxy.aggregate.source]
+data = { upstream = "teams", path = "/teams/blue" }
+
+[route.shielded]
+path = "/shielded"
+deadline = "3s"
+on_client_gone = "finish"
+[route.shielded.aggregate.source]
+user1 = { upstream = "users", path = "/users/1" }
+user2 = { upstream = "users", path = "/users/2" }
+
+[route.report]
+path = "/start-background"
+methods = ["POST"]
+deadline = "5s"
+[route.report.aggregate]
+respond = { report = ["{user1.name}", "{user2.name}"] }
+background = { keep = "10m" }
+[route.report.aggregate.source]
+user1 = { upstream = "users", path = "/users/1", query = { delay = "2s" } }
+user2 = { upstream = "users", path = "/users/2", query = { delay = "2s" } }
+
+[route.job]
+path = "/jobs/{id}"
+results_of = "report"
 "#;
 
 /// What the reader can try, and what it shows.
@@ -122,8 +199,8 @@ pub fn banner(addresses: Addresses) -> String {
     let Addresses { listener, admin } = addresses;
     format!(
         "\
-Forebay is running in front of six simulated services. Each request writes a line of the access log here.
-In a second terminal:
+Forebay is running in front of eight simulated services. Each request writes a line of the access log here.
+In a second terminal, one service at a time:
 
   curl -i http://{listener}/fast
       answered in about 10 ms
@@ -148,6 +225,31 @@ In a second terminal:
       a synchronous server takes one request of 2 s at a time; alone, the tenth client would wait 20 s. Here one is
       served, three wait, six are shed at once with 503 and Retry-After. Nobody waits longer than 5 s: of those who
       wait, the first is served after 4 s, one leaves at the queue's limit (503), one at the deadline (504)
+
+Several services in one answer:
+
+  curl -s http://{listener}/users-async
+      three users of 1 s each, all of them after 1 s, in the order of the configuration
+
+  curl -s http://{listener}/users-async-safe
+      the second one is too late: after 2 s its place says so, the others are whole, and the log names the source
+
+  curl -sN -H 'accept: text/event-stream' http://{listener}/tasks
+      tasks of 2, 1 and 3 s: each as it completes, all after 3 s; without the header, one object
+
+  curl -s http://{listener}/team/blue
+      a team, then its three members at once: 2 s; what needs neither does not wait
+
+  curl -s http://{listener}/proxy
+      one answer, wrapped: {{\"proxy\": ...}}
+
+  curl -s -m 0.5 http://{listener}/shielded
+      curl leaves after 0.5 s, the work goes on: its log line comes after 1 s with completeness 2/2
+
+  curl -i -X POST http://{listener}/start-background
+      202 at once; http://{listener}/jobs/ID, the Location, says 202 until the report is there, after 2 s
+
+And what all of it looks like from outside:
 
   curl -s http://{admin}/metrics | grep forebay_requests_total
       all of the above, counted by route and reason
@@ -194,7 +296,8 @@ mod tests {
         let banner = banner(addresses());
 
         for (name, route) in routes["route"].as_table().expect("a table") {
-            let path = route["path"].as_str().expect("a path");
+            let pattern = route["path"].as_str().expect("a path");
+            let path = pattern.split('{').next().expect("what comes before a parameter");
             assert!(banner.contains(&format!("http://127.0.0.1:8080{path}")), "{name} is not in the banner");
         }
         assert!(banner.contains("http://127.0.0.1:9901/metrics"));
@@ -205,8 +308,12 @@ mod tests {
         let routes: toml::Table = ROUTES.parse().expect("TOML");
         let names: Vec<String> = upstreams().upstreams.into_iter().map(|upstream| upstream.name).collect();
 
+        let known = |upstream: &toml::Value| names.iter().any(|name| Some(name.as_str()) == upstream.as_str());
         for route in routes["route"].as_table().expect("a table").values() {
-            assert!(names.iter().any(|name| Some(name.as_str()) == route["upstream"].as_str()));
+            let sources = route.get("aggregate").and_then(|aggregate| aggregate["source"].as_table());
+            let sources = sources.into_iter().flat_map(toml::Table::values);
+            let upstreams: Vec<_> = sources.chain([route]).filter_map(|from| from.get("upstream")).collect();
+            assert!(upstreams.into_iter().all(known), "{route}");
         }
     }
 }

@@ -5,6 +5,7 @@ pub mod admin;
 pub mod aggregate;
 pub mod cli;
 pub mod commands;
+pub mod compare;
 pub mod config;
 pub mod deadline;
 pub mod demo;

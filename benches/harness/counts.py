@@ -7,10 +7,11 @@ jemalloc counts as well as the C library's malloc (valgrind's dhat would see the
 """
 
 import re
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from .process import LOAD_CPU, BenchError, run
-from .targets import PORTS
+from .targets import PORTS, STAGGERED
 
 FEW, MANY = 400, 2400
 STARTUP_SECONDS = 120
@@ -25,19 +26,39 @@ class Counts:
     allocations: float
 
 
-def per_request(targets, name, progress, few=FEW, many=MANY):
-    progress(f"callgrind: {name}, {few} requests")
-    base = collect(targets, name, few)
-    progress(f"callgrind: {name}, {many} requests")
-    more = collect(targets, name, many)
-    return Counts(*((m - b) / (many - few) for m, b in zip(more, base)))
+@dataclass
+class Kind:
+    """What is asked of a target."""
+
+    path: str
+    upstreams: tuple  # What else must run, as names of `Targets`' methods.
+    few: int
+    many: int
+    parts: int = 1  # The counts are divided by it.
 
 
-def collect(targets, name, requests):
+PLAIN = Kind("/late", ("start_hold", "start_upstream"), FEW, MANY)
+# Its counts are for one of its sub-requests, with a tenth of the client's own request.
+AGGREGATE = Kind("/staggered", ("start_parts",), 40, 240, len(STAGGERED))
+
+
+def per_request(targets, name, progress, kind=PLAIN):
+    totals = []
+    for requests in (kind.few, kind.many):
+        progress(f"callgrind: {name}, {requests} requests of {kind.path}")
+        totals.append(collect(targets, name, kind, requests))
+    base, more = totals
+    return Counts(*((m - b) / (kind.many - kind.few) / kind.parts for m, b in zip(more, base)))
+
+
+def collect(targets, name, kind, requests):
     out = targets.scratch / f"callgrind.{name}.{requests}"
     wrapper = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", "--compress-strings=no", "--quiet"]
-    with targets.start_hold(), targets.start_upstream(), targets.start_proxy(name, wrapper, STARTUP_SECONDS) as server:
-        command = [targets.comparator("load"), "count", "--target", f"127.0.0.1:{PORTS[name]}", "--path", "/late"]
+    with ExitStack() as stack:
+        for upstream in kind.upstreams:
+            stack.enter_context(getattr(targets, upstream)())
+        server = stack.enter_context(targets.start_proxy(name, wrapper, STARTUP_SECONDS))
+        command = [targets.comparator("load"), "count", "--target", f"127.0.0.1:{PORTS[name]}", "--path", kind.path]
         run([*command, "--requests", str(requests)], LOAD_CPU, 120)
         server.stop(patience_seconds=20)
     if not out.is_file():

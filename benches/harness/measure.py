@@ -59,11 +59,11 @@ def cpu_per_request(targets, names, size, rounds, seconds, progress):
         servers = {name: stack.enter_context(targets.start_proxy(name)) for name in proxies}
         servers["direct"] = upstream
         for name in names:
-            closed_loop(PORTS[name], size, 0.5)
+            closed_loop(PORTS[name], f"/{size}", CONNECTIONS[size], 0.5)
         for index, order in interleaved(names, rounds):
             for name in order:
                 progress(f"{size} round {index + 1}/{rounds}: {name}")
-                samples[name].append(cpu_sample(servers[name], PORTS[name], size, seconds))
+                samples[name].append(cpu_sample(servers[name], f"/{size}", CONNECTIONS[size], seconds))
 
     def cost(name):
         own, base = samples[name], samples["nginx"]
@@ -82,19 +82,19 @@ class CpuSample:
     disturbed: float
 
 
-def cpu_sample(server, port, size, seconds):
+def cpu_sample(server, path, connections, seconds):
     own, core = server.cpu_seconds(), busy_seconds(PROXY_CPU)
-    requests, taken = closed_loop(port, size, seconds)
+    requests, taken = closed_loop(server.port, path, connections, seconds)
     own, core = server.cpu_seconds() - own, busy_seconds(PROXY_CPU) - core
     return CpuSample(own * 1e6 / requests, requests / taken, max(0.0, core - own) / taken)
 
 
-def closed_loop(port, size, seconds):
+def closed_loop(port, path, connections, seconds):
     """As many requests as wrk can place: their number and the time they took."""
-    url = f"http://127.0.0.1:{port}/{size}"
+    url = f"http://127.0.0.1:{port}{path}"
     # wrk takes whole seconds only.
     duration = max(1, round(seconds))
-    text = run(["wrk", "-t1", f"-c{CONNECTIONS[size]}", f"-d{duration}s", url], LOAD_CPU, duration + 20)
+    text = run(["wrk", "-t1", f"-c{connections}", f"-d{duration}s", url], LOAD_CPU, duration + 20)
     if "Socket errors" in text or "Non-2xx" in text:
         raise BenchError(f"{url} did not answer every request with 200:\n{text}")
     found = re.search(r"(\d+) requests in ([\d.]+)(ms|s|m)", text)

@@ -1,7 +1,8 @@
 """The numbers as Markdown."""
 
+from .aggregate import DIRECT, FANOUTS, LOADS, PLAIN
 from .measure import FIXED_RATE, FIXED_RATE_CONNECTIONS
-from .targets import LABELS
+from .targets import AGGREGATORS, LABELS
 
 KIB = 1024
 
@@ -57,3 +58,44 @@ def counts(values):
     rows = [[LABELS[name], f"{taken.instructions:.0f}", f"{taken.allocations:.2f}"] for name, taken in values.items()]
     head = ["target", "user instructions per request", "allocator calls per request"]
     return f"### Counted by callgrind, 1k body, one connection\n\n{table(head, rows)}\n"
+
+
+def part_costs(costs):
+    def label(load):
+        return f"a plain request through {LABELS[load.name]}" if load == PLAIN else f"{load.parts} sources, {LABELS[load.name]}"
+
+    rows = [
+        [label(load), spread(costs[load].cpu_us, 1), spread(costs[load].ratio, 2), f"{costs[load].disturbed.median:.0%}"]
+        for load in LOADS
+    ]
+    rounds = costs[PLAIN].cpu_us.rounds
+    head = ["", "CPU µs per request to the upstream", "÷ plain request, same round", "core used by others"]
+    title = f"### Aggregates: CPU per sub-request, 1 KiB of JSON each ({rounds} rounds; median and quartiles)"
+    note = "The whole CPU time of the aggregator, the client's own request included, divided by the requests to the upstream."
+    return f"{title}\n\n{note}\n\n{table(head, rows)}\n"
+
+
+def added(values):
+    rows = []
+    for count, millis in FANOUTS:
+        taken = [values[name, (count, millis)] for name in AGGREGATORS]
+        times = [spread(one.p50_ms, 1) for one in [values[DIRECT, (count, millis)], *taken]]
+        rows.append([f"{count} × {millis} ms", *times, *(f"{one.cpu_ms.median:.1f}" for one in taken)])
+    names = [LABELS[name] for name in AGGREGATORS]
+    head = ["sources", "one source asked directly: added ms", *(f"{name}: added ms" for name in names), *(f"{name}: CPU ms" for name in names)]
+    rounds = next(iter(values.values())).p50_ms.rounds
+    title = f"### Aggregates: time beyond the slowest source at p50 ({rounds} rounds; median and quartiles)"
+    note = (
+        "Wall-clock time as the client sees it minus the sources' nominal time, so with the upstream's own work, up to "
+        "1 ms of its timer and whatever else the machine does; CPU time is the aggregator's for the whole request."
+    )
+    return f"{title}\n\n{note}\n\n{table(head, rows)}\n"
+
+
+def part_counts(plain, aggregate):
+    rows = [
+        ["a plain request", f"{plain.instructions:.0f}", f"{plain.allocations:.2f}"],
+        ["a sub-request of ten", f"{aggregate.instructions:.0f}", f"{aggregate.allocations:.2f}"],
+    ]
+    head = ["Forebay", "user instructions", "allocator calls"]
+    return f"### Aggregates: counted by callgrind, 1 KiB of JSON\n\n{table(head, rows)}\n"

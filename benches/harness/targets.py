@@ -12,6 +12,7 @@ BENCHES = Path(__file__).resolve().parent.parent
 REPOSITORY = BENCHES.parent
 UPSTREAM_PORT = 18099
 HOLD_PORT = 18098
+PARTS_PORT = 18097
 SIZES = {"1k": 1024, "64k": 64 * 1024, "1m": 1024 * 1024}
 
 PORTS = {
@@ -22,6 +23,9 @@ PORTS = {
     "pingora_core": 18084,
     "own_codec": 18085,
     "forward": 18086,
+    "forebay_aggregate": 18080,
+    "fanout": 18087,
+    "aiohttp": 18088,
     "direct": UPSTREAM_PORT,
 }
 LABELS = {
@@ -33,9 +37,19 @@ LABELS = {
     "own_codec": "own codec (prototype)",
     "forward": "raw byte forwarder",
     "direct": "no proxy (upstream's own cost)",
+    "forebay_aggregate": "**Forebay**",
+    "fanout": "by hand with hyper-util",
+    "aiohttp": "FastAPI and aiohttp",
 }
 STANDARD = ["nginx", "haproxy", "pingora_proxy", "forward", "forebay"]
 PROTOTYPES = ["own_codec", "pingora_core"]
+AGGREGATORS = ["forebay_aggregate", "fanout", "aiohttp"]
+
+# `/N/PATH` is answered from N sources by each of the aggregators.
+SOURCE_COUNTS = [3, 10, 100, 1000]
+# For callgrind: ten sources that answer one after the other, so that each answer is a wake-up of its own.
+STAGGERED = [20 + 3 * nth for nth in range(10)]
+PYTHON = REPOSITORY / "target" / "services-venv" / "bin" / "python"
 
 NGINX_COMMON = """
 worker_processes 1;
@@ -120,6 +134,21 @@ backend files
     server one 127.0.0.1:{upstream} pool-max-conn 1024
 """
 
+FOREBAY_AGGREGATE = """
+[route.{name}]
+path          = "{path}"
+deadline      = "15s"
+rate_limit    = {{ rate = "1000000/s", burst = 100_000, key = "client_ip" }}
+max_in_flight = 4000
+queue         = {{ capacity = 1000, timeout = "1s" }}
+"""
+FOREBAY_SOURCE = """
+[route.{name}.aggregate.source.s{nth}]
+upstream = "files"
+path     = "{path}"
+query    = {{ n = "{nth}" }}
+"""
+
 
 class Targets:
     """Starts targets with their files in one scratch folder."""
@@ -146,6 +175,11 @@ class Targets:
         command = [self.comparator("deadlines"), "upstream", "--listen", f"127.0.0.1:{HOLD_PORT}"]
         return self.start("hold", command, HOLD_PORT, LOAD_CPU)
 
+    def start_parts(self):
+        """What the aggregators ask: 1 KiB of JSON, of `/after/MILLIS` so much later."""
+        command = [self.comparator("fanout"), "upstream", "--listen", f"127.0.0.1:{PARTS_PORT}"]
+        return self.start("parts", command, PARTS_PORT, LOAD_CPU)
+
     def start_proxy(self, name, wrapper=(), ready_seconds=20):
         """`wrapper` comes before the command: valgrind and its options."""
         command = [*wrapper, *self.command(name)]
@@ -159,14 +193,40 @@ class Targets:
             config = self.write("haproxy.cfg", HAPROXY, port=PORTS["haproxy"], upstream=UPSTREAM_PORT)
             return ["haproxy", "-db", "-f", config]
         if name == "forebay":
-            return self.forebay_command()
+            return self.forebay_command(BENCHES / "forebay.toml")
+        if name in AGGREGATORS:
+            return self.aggregator_command(name)
         listen, upstream = f"127.0.0.1:{PORTS[name]}", f"127.0.0.1:{UPSTREAM_PORT}"
         return [self.comparator(name), "--listen", listen, "--upstream", upstream]
 
-    def forebay_command(self):
+    def aggregator_command(self, name):
+        listen, upstream = f"127.0.0.1:{PORTS[name]}", f"127.0.0.1:{PARTS_PORT}"
+        if name == "forebay_aggregate":
+            return self.forebay_command(self.write_aggregate_config(upstream))
+        if name == "fanout":
+            return [self.comparator("fanout"), "serve", "--listen", listen, "--upstream", upstream]
+        if not PYTHON.is_file():
+            raise BenchError(f"{PYTHON} is missing: run scripts/bench-setup.sh")
+        return [PYTHON, BENCHES / "aggregator.py", "--listen", listen, "--upstream", upstream]
+
+    def write_aggregate_config(self, upstream):
+        """`forebay.toml` in front of the other upstream, with routes that aggregate. Its `/*` stays: the plain request."""
+        parts = [(BENCHES / "forebay.toml").read_text().replace(f"127.0.0.1:{UPSTREAM_PORT}", upstream)]
+        for count in SOURCE_COUNTS:
+            name = f"of_{count}"
+            parts.append(FOREBAY_AGGREGATE.format(name=name, path=f"/{count}/*"))
+            parts += [FOREBAY_SOURCE.format(name=name, nth=nth, path="/{rest}") for nth in range(count)]
+        parts.append(FOREBAY_AGGREGATE.format(name="staggered", path="/staggered"))
+        for nth, millis in enumerate(STAGGERED):
+            parts.append(FOREBAY_SOURCE.format(name="staggered", nth=nth, path=f"/after/{millis}"))
+        path = self.scratch / "aggregate.toml"
+        path.write_text("".join(parts))
+        return path
+
+    def forebay_command(self, config):
         if not self.forebay.is_file():
             raise BenchError(f"{self.forebay} is missing: build it with `cargo build --release`")
-        return [self.forebay, "run", "-c", BENCHES / "forebay.toml"]
+        return [self.forebay, "run", "-c", config]
 
     def comparator(self, name):
         path = self.comparators / name

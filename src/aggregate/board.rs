@@ -264,7 +264,6 @@ impl<'a> Board<'a> {
     /// The source has ended for good: tells those that wait for it, and counts.
     fn settle(&mut self, source: usize, outcome: Outcome) {
         let usable = outcome.ending.is_usable();
-        let instead = Replacement::of(&outcome);
         self.finish(source, outcome);
         for dependent in self.plan.dependents(source) {
             let seat = &mut self.seats[*dependent];
@@ -274,7 +273,9 @@ impl<'a> Board<'a> {
             }
         }
         for replaced in std::mem::take(&mut self.seats[source].stood_in_for) {
-            self.settle_replaced(replaced, instead.clone());
+            if let Some(instead) = self.ended(source).map(Replacement::of) {
+                self.settle_replaced(replaced, instead);
+            }
         }
         self.count(source, usable);
     }
@@ -390,7 +391,6 @@ impl<'a> Board<'a> {
 }
 
 /// What a source that stands in for others gives them.
-#[derive(Clone)]
 struct Replacement {
     source: usize,
     is_usable: bool,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use crate::message::head::Method;
 use crate::telemetry::Reason;
 
 /// A request to a source's upstream, complete but for what its connection adds (host, forwarding fields, remaining time).
@@ -13,8 +14,7 @@ use crate::telemetry::Reason;
 pub struct Call {
     /// Index of the source in the aggregate; it knows the upstream.
     pub source: usize,
-    /// Upper-case.
-    pub method: String,
+    pub method: Method,
     /// Path and query, percent-encoded.
     pub target: String,
     /// Lower-case names. Values hold no CR, LF or NUL.

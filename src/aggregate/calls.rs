@@ -15,6 +15,7 @@ use futures_util::future::{Shared, WeakShared};
 use tokio::time::Instant;
 
 use super::call::{Call, Called, Failed, Fetch};
+use crate::message::head::Method;
 use crate::telemetry::Reason;
 
 /// Bytes of answers that may still be kept.
@@ -76,8 +77,13 @@ impl<'a, F: Fetch> Calls<'a, F> {
     pub(super) async fn send(&self, call: Call, until: Option<Instant>, sharing: Option<Sharing>) -> (Called, bool) {
         match sharing {
             Some(sharing) if may_share(&call) => self.share(call, sharing).await,
-            _ => (fetch(self.fetch, self.budget, call, until).await, false),
+            _ => (self.begin(call, until).await, false),
         }
+    }
+
+    /// Boxed, because the futures around it are moved about: with it inside, each would be a dozen KiB.
+    fn begin(&self, call: Call, until: Option<Instant>) -> InFlight<'a> {
+        Box::pin(fetch(self.fetch, self.budget, call, until))
     }
 
     async fn share(&self, call: Call, sharing: Sharing) -> (Called, bool) {
@@ -100,8 +106,7 @@ impl<'a, F: Fetch> Calls<'a, F> {
     }
 
     fn take_off(&self, key: &Call, call: Call, until: Option<Instant>) -> Shared<InFlight<'a>> {
-        let flight: InFlight<'a> = Box::pin(fetch(self.fetch, self.budget, call, until));
-        let flight = flight.shared();
+        let flight = self.begin(call, until).shared();
         if let Some(weak) = flight.downgrade() {
             self.lock().insert(key.clone(), Sent::InFlight(weak));
         }
@@ -115,7 +120,7 @@ impl<'a, F: Fetch> Calls<'a, F> {
 
 /// Repeating such a call changes nothing at the upstream (RFC 9110 §9.2.1), so one can stand for two.
 fn may_share(call: &Call) -> bool {
-    matches!(call.method.as_str(), "GET" | "HEAD") && call.body.is_none()
+    matches!(call.method, Method::Get | Method::Head) && call.body.is_none()
 }
 
 /// As another source sees a call: it made no attempt and took no place in a queue.

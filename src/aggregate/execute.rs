@@ -7,6 +7,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
@@ -14,7 +15,7 @@ use tokio::time::Instant;
 use super::board::{Board, Report};
 use super::call::{Failed, Fetch};
 use super::calls::{Budget, Calls, Sharing};
-use super::merge::{Merged, merge};
+use super::merge::{Merged, merge, part};
 use super::off_loop::{LARGE, off_loop, size_of};
 use super::outcome::{Outcome, Value};
 use super::plan::{Plan, Refusal, check_all};
@@ -55,13 +56,14 @@ pub async fn execute<F: Fetch>(
     Ok(board.into_outcomes())
 }
 
-async fn check(plan: &Plan, inputs: &Inputs) -> Result<(), Refusal> {
+/// [`Plan::check`], off the event loop when the request is large.
+pub async fn check(plan: &Plan, inputs: &Inputs) -> Result<(), Refusal> {
     if size_of(inputs, &[]) <= LARGE {
         return plan.check(inputs);
     }
-    let (aggregate, inputs) = (plan.aggregate().clone(), inputs.clone());
-    let checked = off_loop(move || check_all(&aggregate, &inputs)).await;
-    checked.unwrap_or_else(|failed| Err(Refusal { reason: failed.reason, detail: failed.detail.unwrap_or_default() }))
+    let (aggregate, asking, inputs) = (plan.aggregate().clone(), plan.asking().clone(), inputs.clone());
+    let checked = off_loop(move || check_all(&aggregate, &asking, &inputs)).await;
+    checked.unwrap_or_else(|failed| Err(failed.into()))
 }
 
 fn begin<'a, F: Fetch>(run: &'a Run<'a, F>, board: &mut Board<'_>, running: &Running<'a>) {
@@ -88,6 +90,16 @@ pub async fn merge_off_loop(plan: &Plan, inputs: &Inputs, outcomes: Vec<Outcome>
     let merged = off_loop(move || merge(&aggregate, &inputs, &shared)).await.unwrap_or_else(no_answer);
     // The other owner is gone with the work.
     (Arc::unwrap_or_clone(outcomes), merged)
+}
+
+/// One source's line in a stream, off the event loop when its value is large. `None` after a panic; the summary still says
+/// what became of the source.
+pub async fn part_off_loop(plan: &Plan, outcome: Outcome) -> Option<Bytes> {
+    if size(&outcome) <= LARGE {
+        return Some(part(plan.aggregate(), &outcome));
+    }
+    let aggregate = plan.aggregate().clone();
+    off_loop(move || part(&aggregate, &outcome)).await.ok()
 }
 
 fn no_answer(failed: Failed) -> Merged {

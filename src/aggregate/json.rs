@@ -45,14 +45,15 @@ impl Json {
     /// Checks that `bytes` are one JSON value with at most `max_depth` arrays and objects inside each other. A byte order
     /// mark is refused (RFC 8259 §8.1). Half of a surrogate pair (`"\ud800"`) is grammatical and passes.
     pub fn parse(bytes: Bytes, max_depth: usize) -> Result<Json, JsonError> {
-        if let Err(error) = std::str::from_utf8(&bytes) {
-            return Err(JsonError::Invalid(error.valid_up_to()));
-        }
+        let text = std::str::from_utf8(&bytes).map_err(|error| JsonError::Invalid(error.valid_up_to()))?;
         if depth(&bytes) > max_depth {
             return Err(JsonError::TooDeep);
         }
         let value: &RawValue =
-            serde_json::from_slice(&bytes).map_err(|error| JsonError::Invalid(offset_of(&error, &bytes)))?;
+            serde_json::from_str(text).map_err(|error| JsonError::Invalid(offset_of(&error, &bytes)))?;
+        if value.get().len() == bytes.len() {
+            return Ok(Json(bytes));
+        }
         Ok(Json(bytes.slice_ref(value.get().as_bytes())))
     }
 

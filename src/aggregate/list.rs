@@ -88,8 +88,11 @@ pub(super) async fn call_each<F: Fetch>(run: &Run<'_, F>, job: &Job, for_each: &
     };
     let reports = call_distinct(run, job, &list.distinct, for_each.concurrency).await;
     let source = run.source(job).clone();
-    let size = reports.iter().flatten().map(size).sum::<usize>();
-    if size <= LARGE {
+    let placed = list.places.iter().filter_map(|place| reports[*place].as_ref()).map(size).sum::<usize>();
+    if let Err(failed) = run.budget.take(beyond_the_calls(placed, &reports)) {
+        return Report { attempts: attempts(&reports), ..Report::new(Err(failed)) };
+    }
+    if placed <= LARGE {
         return assemble(&source, &list, &reports);
     }
     off_loop(move || assemble(&source, &list, &reports)).await.unwrap_or_else(|failed| Report::new(Err(failed)))
@@ -159,6 +162,17 @@ fn stops_at_a_failure(source: &Source) -> bool {
     matches!(source.on_error, OnError::Fail | OnError::Source(_))
 }
 
+/// Bytes of the list that no call has paid for. An answer arrives once and is written wherever its value stands in the
+/// list, which the client may have filled with one and the same: uncounted, a short request makes gigabytes.
+fn beyond_the_calls(placed: usize, reports: &[Option<Report>]) -> u64 {
+    let paid: usize = reports.iter().flatten().filter(|report| !report.coalesced).map(size).sum();
+    placed.saturating_sub(paid) as u64
+}
+
+fn attempts(reports: &[Option<Report>]) -> u32 {
+    reports.iter().flatten().map(|report| report.attempts).sum()
+}
+
 fn assemble(source: &Source, list: &List, reports: &[Option<Report>]) -> Report {
     let called = || reports.iter().flatten();
     let fails = |place: &usize| reports[*place].as_ref().is_some_and(|report| report.result.is_err());
@@ -175,7 +189,7 @@ fn assemble(source: &Source, list: &List, reports: &[Option<Report>]) -> Report 
     let placed: Vec<Option<Json>> = reports.iter().map(|report| in_place(source, report.as_ref())).collect();
     let array = Value::Json(Json::array(list.places.iter().filter_map(|place| placed[*place].as_ref())));
     Report {
-        attempts: called().map(|report| report.attempts).sum(),
+        attempts: attempts(reports),
         queue: called().map(|report| report.queue).max().unwrap_or_default(),
         coalesced: called().any(|report| report.coalesced),
         items: Some(items),

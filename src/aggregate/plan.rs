@@ -1,18 +1,27 @@
 //! What is known of an aggregate before a request comes, and what of a request can be refused before anything is called.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
+use super::call::Failed;
+use super::identical::groups;
+use super::json::Json;
 use super::list::{List, NoList};
-use super::template::{Inputs, Needs, Scope, build_call, describe};
-use crate::config::model::aggregate::{Aggregate, ForEach, Reference, Source};
+use super::off_loop::{LARGE, off_loop};
+use super::template::{Inputs, Needs, Scope, asks_the_client, build_call, describe};
+use crate::config::model::aggregate::{Aggregate, ForEach, Reference};
 use crate::telemetry::Reason;
+
+const NO_JSON: &str = "the body is not JSON, or is nested too deeply";
 
 /// Made once for each generation of the configuration.
 #[derive(Debug)]
 pub struct Plan {
     aggregate: Arc<Aggregate>,
     needs: Needs,
+    /// Sources whose calls depend on what the client sends; without the standby ones.
+    asking: Arc<[usize]>,
     /// For each source: those that take values from it.
     dependents: Vec<Vec<usize>>,
     /// For each source: the number of the group within which calls may be identical; `None` when it would be alone.
@@ -29,6 +38,13 @@ pub struct Refusal {
     pub detail: String,
 }
 
+/// The look at the request failed, not the request.
+impl From<Failed> for Refusal {
+    fn from(failed: Failed) -> Self {
+        Self { reason: failed.reason, detail: failed.detail.unwrap_or_default() }
+    }
+}
+
 impl Plan {
     pub fn new(aggregate: Arc<Aggregate>) -> Self {
         let (groups, group_count) = groups(&aggregate.sources);
@@ -36,7 +52,10 @@ impl Plan {
         for (index, source) in aggregate.sources.iter().enumerate() {
             source.after.iter().for_each(|needed| dependents[*needed].push(index));
         }
-        Self { needs: Needs::of(&aggregate), aggregate, dependents, groups, group_count }
+        let asking = aggregate.sources.iter().enumerate();
+        let asking = asking.filter(|(_, source)| !source.standby && asks_the_client(source));
+        let asking = asking.map(|(index, _)| index).collect();
+        Self { needs: Needs::of(&aggregate), asking, aggregate, dependents, groups, group_count }
     }
 
     pub fn aggregate(&self) -> &Arc<Aggregate> {
@@ -51,7 +70,11 @@ impl Plan {
     /// Refuses a request that does not carry what the calls need. What only turns out on the way (in a standby source, in
     /// one item of a list) is the failure of that source or item.
     pub fn check(&self, inputs: &Inputs) -> Result<(), Refusal> {
-        check_all(&self.aggregate, inputs)
+        check_all(&self.aggregate, &self.asking, inputs)
+    }
+
+    pub(super) fn asking(&self) -> &Arc<[usize]> {
+        &self.asking
     }
 
     pub(super) fn dependents(&self, source: usize) -> &[usize] {
@@ -67,10 +90,19 @@ impl Plan {
     }
 }
 
-pub(super) fn check_all(aggregate: &Aggregate, inputs: &Inputs) -> Result<(), Refusal> {
-    let sources = aggregate.sources.iter().enumerate();
-    for (index, source) in sources.filter(|(_, source)| !source.standby) {
-        match &source.for_each {
+/// A request's JSON body; read off the event loop when it is large.
+pub async fn read_request(body: Bytes, max_depth: usize) -> Result<Json, Refusal> {
+    let refused = |_| Refusal { reason: Reason::BadRequest, detail: NO_JSON.to_owned() };
+    if body.len() <= LARGE {
+        return Json::parse(body, max_depth).map_err(refused);
+    }
+    let read = off_loop(move || Json::parse(body, max_depth)).await;
+    read.map_err(Refusal::from)?.map_err(refused)
+}
+
+pub(super) fn check_all(aggregate: &Aggregate, asking: &[usize], inputs: &Inputs) -> Result<(), Refusal> {
+    for index in asking.iter().copied() {
+        match &aggregate.sources[index].for_each {
             Some(for_each) if is_of_client(&for_each.list) => check_list(for_each, inputs)?,
             Some(_) => {}
             None => check_call(aggregate, index, inputs)?,
@@ -106,20 +138,4 @@ fn is_of_client(list: &Reference) -> bool {
         Reference::Parameter(_) | Reference::Query(_) | Reference::Header(_) | Reference::Body(_) => true,
         Reference::Source(..) | Reference::Item(_) | Reference::Winner(_) => false,
     }
-}
-
-/// Calls to different upstreams are never identical.
-fn groups(sources: &[Arc<Source>]) -> (Vec<Option<usize>>, usize) {
-    let mut members: HashMap<&str, Vec<usize>> = HashMap::new();
-    for (index, source) in sources.iter().enumerate() {
-        members.entry(&source.upstream.name).or_default().push(index);
-    }
-    let mut groups = vec![None; sources.len()];
-    let has_company = |members: &Vec<usize>| members.len() > 1 || sources[members[0]].for_each.is_some();
-    let mut count = 0;
-    for members in members.into_values().filter(has_company) {
-        members.into_iter().for_each(|member| groups[member] = Some(count));
-        count += 1;
-    }
-    (groups, count)
 }

@@ -20,10 +20,16 @@ use super::json::{Json, write_string, write_string_content};
 use crate::config::model::aggregate::{
     Aggregate, BodyShape, HeaderTemplate, Node, Piece, Reference, RequestBody, Source, Step, Template,
 };
+use crate::message::head::Method;
 use crate::message::path::{PathError, normalise};
 
 /// The parameter that holds what a prefix route matched beyond its prefix: the only one that may have slashes.
 const REST: &str = "rest";
+/// Room for the path and query of most calls.
+const USUAL_TARGET: usize = 96;
+/// The most bytes of one value out of JSON in a path, query or field. Servers take some 8 KiB of each (RFC 9110 §4.1 asks
+/// them for 8000 octets), while a body may bring a megabyte, and a list sends it with every call.
+const MAX_IN_HEAD: usize = 8 * 1024;
 const DOT_SEGMENT: &str = "it makes a dot segment";
 
 /// What an aggregate looks at of a request.
@@ -58,21 +64,23 @@ fn references(aggregate: &Aggregate) -> Vec<&Reference> {
     if let BodyShape::Respond(node) = &aggregate.body {
         references_of_node(node, &mut found);
     }
-    for source in &aggregate.sources {
-        let headers = source.headers.iter().filter_map(|(_, value)| match value {
-            HeaderTemplate::Template(template) => Some(template),
-            HeaderTemplate::Fixed(_) => None,
-        });
-        let query = source.query.iter().map(|(_, template)| template);
-        found.extend(query.chain(headers).chain([&source.path]).flat_map(references_of));
-        match &source.body {
-            Some(RequestBody::Json(node)) => references_of_node(node, &mut found),
-            Some(RequestBody::Text(template)) => found.extend(references_of(template)),
-            None => {}
-        }
-        found.extend(source.for_each.iter().map(|for_each| &for_each.list));
-    }
+    aggregate.sources.iter().for_each(|source| references_of_source(source, &mut found));
     found
+}
+
+fn references_of_source<'a>(source: &'a Source, found: &mut Vec<&'a Reference>) {
+    let headers = source.headers.iter().filter_map(|(_, value)| match value {
+        HeaderTemplate::Template(template) => Some(template),
+        HeaderTemplate::Fixed(_) => None,
+    });
+    let query = source.query.iter().map(|(_, template)| template);
+    found.extend(query.chain(headers).chain([&source.path]).flat_map(references_of));
+    match &source.body {
+        Some(RequestBody::Json(node)) => references_of_node(node, found),
+        Some(RequestBody::Text(template)) => found.extend(references_of(template)),
+        None => {}
+    }
+    found.extend(source.for_each.iter().map(|for_each| &for_each.list));
 }
 
 fn references_of(template: &Template) -> impl Iterator<Item = &Reference> {
@@ -137,7 +145,16 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// What a reference stands for, as bytes for a path, query or field.
+    /// What a reference stands for, as bytes for a path, query or field. What the request's own head holds is bounded by
+    /// the limit of heads.
+    fn head_bytes(&self, reference: &Reference) -> Result<Cow<'a, [u8]>, Problem> {
+        match self.bytes(reference)? {
+            Cow::Owned(value) if value.len() > MAX_IN_HEAD => Err(Problem::TooLong),
+            value => Ok(value),
+        }
+    }
+
+    /// What a reference stands for, as bytes.
     fn bytes(&self, reference: &Reference) -> Result<Cow<'a, [u8]>, Problem> {
         let borrowed = match reference {
             Reference::Parameter(name) => first(&self.inputs.parameters, name).map(|text| text.as_bytes()),
@@ -150,6 +167,11 @@ impl<'a> Scope<'a> {
         };
         borrowed.map(Cow::Borrowed).ok_or(Problem::Missing)
     }
+}
+
+/// The only value that can be several segments.
+pub(super) fn is_rest(reference: &Reference) -> bool {
+    matches!(reference, Reference::Parameter(name) if name == REST)
 }
 
 fn first<'a, T>(pairs: &'a [(String, T)], name: &str) -> Option<&'a T> {
@@ -175,6 +197,8 @@ pub enum Problem {
     NoText,
     /// Nothing, where a path needs something.
     Empty,
+    /// More than [`MAX_IN_HEAD`], where a path, a query or a field has it.
+    TooLong,
     /// With it the path would mean another resource; or the field holds a control character.
     Forbidden(&'static str),
 }
@@ -186,6 +210,7 @@ impl fmt::Display for MissingValue {
             Problem::Missing => f.write_str("is missing"),
             Problem::NoText => f.write_str("is no string, number or boolean"),
             Problem::Empty => f.write_str("is empty"),
+            Problem::TooLong => write!(f, "is longer than {} KiB", MAX_IN_HEAD >> 10),
             Problem::Forbidden(why) => write!(f, "cannot be used: {why}"),
         }
     }
@@ -193,10 +218,11 @@ impl fmt::Display for MissingValue {
 
 impl std::error::Error for MissingValue {}
 
-impl MissingValue {
-    fn new(source: &Source, names: &[&str], reference: &Reference, problem: Problem) -> MissingValue {
-        MissingValue { reference: describe(reference, names), from_client: is_from_client(source, reference), problem }
-    }
+/// Whether a source's calls depend on what the client sends.
+pub(super) fn asks_the_client(source: &Source) -> bool {
+    let mut found = Vec::new();
+    references_of_source(source, &mut found);
+    found.into_iter().any(|reference| is_from_client(source, reference))
 }
 
 /// An item is the client's when its list is.
@@ -239,7 +265,7 @@ pub fn build_call(aggregate: &Aggregate, index: usize, scope: &Scope<'_>) -> Res
     let body = builder.body(&mut headers)?;
     Ok(Call {
         source: index,
-        method: source.method.clone(),
+        method: Method::from_bytes(source.method.as_bytes()).expect("the configuration takes no other"),
         target,
         headers,
         body,
@@ -253,14 +279,18 @@ struct Builder<'a> {
     scope: &'a Scope<'a>,
 }
 
+/// How a value is read for its place: in a head it has a limit.
+type ValueOf<'a> = fn(&Scope<'a>, &Reference) -> Result<Cow<'a, [u8]>, Problem>;
+
 impl<'a> Builder<'a> {
     fn fail(&self, reference: &Reference, problem: Problem) -> MissingValue {
         let names: Vec<&str> = self.aggregate.sources.iter().map(|source| source.name.as_str()).collect();
-        MissingValue::new(self.source, &names, reference, problem)
+        let from_client = is_from_client(self.source, reference);
+        MissingValue { reference: describe(reference, &names), from_client, problem }
     }
 
     fn path(&self) -> Result<String, MissingValue> {
-        let mut path = String::new();
+        let mut path = String::with_capacity(USUAL_TARGET);
         // Of those in the segment that is being written.
         let mut last_value = None;
         for piece in &self.source.path.pieces {
@@ -288,8 +318,8 @@ impl<'a> Builder<'a> {
     }
 
     fn append_to_path(&self, path: &mut String, reference: &Reference) -> Result<(), MissingValue> {
-        let value = self.scope.bytes(reference).map_err(|problem| self.fail(reference, problem))?;
-        if !matches!(reference, Reference::Parameter(name) if name == REST) {
+        let value = self.scope.head_bytes(reference).map_err(|problem| self.fail(reference, problem))?;
+        if !is_rest(reference) {
             if value.is_empty() {
                 return Err(self.fail(reference, Problem::Empty));
             }
@@ -326,24 +356,27 @@ impl<'a> Builder<'a> {
     fn append_query(&self, target: &mut String) -> Result<(), MissingValue> {
         let mut separator = '?';
         for (name, template) in &self.source.query {
-            let Some(value) = self.optional(template)? else { continue };
+            if self.is_left_out(template) {
+                continue;
+            }
             target.push(separator);
             percent_encode(name.as_bytes(), target);
             target.push('=');
-            percent_encode(&value, target);
+            self.parts(template, Scope::head_bytes, |part| percent_encode(part, target))?;
             separator = '&';
         }
         Ok(())
     }
 
     fn headers(&self) -> Result<Vec<(String, Vec<u8>)>, MissingValue> {
-        let mut headers = Vec::with_capacity(self.source.headers.len() + 1);
+        let mut headers = Vec::with_capacity(self.source.headers.len() + usize::from(self.source.body.is_some()));
         for (name, template) in &self.source.headers {
             let value = match template {
                 HeaderTemplate::Fixed(secret) => Some(secret.reveal().as_bytes().to_vec()),
+                HeaderTemplate::Template(template) if self.is_left_out(template) => None,
                 HeaderTemplate::Template(template) => {
                     self.check_field(template)?;
-                    self.optional(template)?
+                    Some(self.text(template, Scope::head_bytes)?)
                 }
             };
             headers.extend(value.map(|value| (name.clone(), value)));
@@ -370,7 +403,7 @@ impl<'a> Builder<'a> {
                 write_node(node, self, &mut out)?;
                 ("application/json", out)
             }
-            Some(RequestBody::Text(template)) => ("text/plain; charset=utf-8", self.text(template)?),
+            Some(RequestBody::Text(template)) => ("text/plain; charset=utf-8", self.text(template, Scope::bytes)?),
         };
         if !headers.iter().any(|(name, _)| name == "content-type") {
             headers.push(("content-type".to_owned(), content_type.as_bytes().to_vec()));
@@ -378,28 +411,32 @@ impl<'a> Builder<'a> {
         Ok(Some(body.into()))
     }
 
-    /// `None` for a template that is one reference to something that is not there.
-    fn optional(&self, template: &Template) -> Result<Option<Vec<u8>>, MissingValue> {
-        if let [Piece::Value(reference)] = &template.pieces[..]
-            && self.scope.bytes(reference) == Err(Problem::Missing)
-        {
-            return Ok(None);
-        }
-        self.text(template).map(Some)
+    /// A template that is one reference to something that is not there.
+    fn is_left_out(&self, template: &Template) -> bool {
+        matches!(&template.pieces[..], [Piece::Value(reference)] if self.scope.bytes(reference) == Err(Problem::Missing))
     }
 
-    fn text(&self, template: &Template) -> Result<Vec<u8>, MissingValue> {
+    fn text(&self, template: &Template, value_of: ValueOf<'a>) -> Result<Vec<u8>, MissingValue> {
         let mut out = Vec::new();
+        self.parts(template, value_of, |part| out.extend_from_slice(part))?;
+        Ok(out)
+    }
+
+    fn parts(
+        &self,
+        template: &Template,
+        value_of: ValueOf<'a>,
+        mut take: impl FnMut(&[u8]),
+    ) -> Result<(), MissingValue> {
         for piece in &template.pieces {
             match piece {
-                Piece::Literal(text) => out.extend_from_slice(text.as_bytes()),
+                Piece::Literal(text) => take(text.as_bytes()),
                 Piece::Value(reference) => {
-                    let value = self.scope.bytes(reference).map_err(|problem| self.fail(reference, problem))?;
-                    out.extend_from_slice(&value);
+                    take(&value_of(&self.scope, reference).map_err(|problem| self.fail(reference, problem))?);
                 }
             }
         }
-        Ok(out)
+        Ok(())
     }
 }
 

@@ -21,7 +21,6 @@ use super::respond::Failure;
 use super::subrequest::{Context, Subrequests};
 use super::{OpenRequest, Proxy, prepare};
 use crate::aggregate::flights::{Key, Shared};
-use crate::aggregate::json::Json;
 use crate::aggregate::{self, Inputs, Merged, Outcome, Refusal};
 use crate::config::model::ClientGone;
 use crate::config::model::aggregate::Aggregate;
@@ -70,8 +69,8 @@ pub struct Work {
 
 impl Work {
     /// Refuses what can be refused before an answer is begun; `run` does so, too.
-    fn check(&self) -> Result<(), Failure> {
-        self.runtime.plan.check(&self.inputs).map_err(refused)
+    async fn check(&self) -> Result<(), Failure> {
+        aggregate::check(&self.runtime.plan, &self.inputs).await.map_err(refused)
     }
 
     /// Calls the sources and merges what they say; `on_end` hears of each source at its end.
@@ -136,11 +135,11 @@ impl Exchange<'_> {
         };
         live.clock.enter(Reason::DeadlineFirstByte);
         if let Some(jobs) = &runtime.jobs {
-            work.check()?;
+            work.check().await?;
             return self.begin_job(work, &jobs.results, permits, &answering, source, client, facts).await;
         }
         if let Some(format) = self.stream_format(runtime) {
-            work.check()?;
+            work.check().await?;
             return self.stream(work, format, &answering, source, client, facts).await;
         }
         let begun = Instant::now();
@@ -156,11 +155,7 @@ impl Exchange<'_> {
                 }
                 answered.result.map_err(Failure::from)?
             }
-            None => {
-                let landed = self.stay(work.run(|_| {}), route.route.on_client_gone, source, facts).await?;
-                drop(permits);
-                Arc::new(landed)
-            }
+            None => Arc::new(self.stay(work.run(|_| {}), route.route.on_client_gone, source, facts).await?),
         };
         facts.timings.upstream = Some(begun.elapsed());
         match &*landed {
@@ -212,7 +207,6 @@ impl Exchange<'_> {
     ) -> Result<Done, Failure> {
         let Ok(finished) = &*landed else { return Err(Reason::Internal.into()) };
         facts.sources = Some(landed.clone());
-        facts.attempts = finished.outcomes.iter().map(|outcome| outcome.attempts).sum();
         let merged = &finished.merged;
         if facts.reason == Some(Reason::ClientGone) {
             // It left while the work went on.
@@ -273,7 +267,7 @@ impl Exchange<'_> {
             }
             _ => Vec::new(),
         };
-        let named = |name: &String| Some((name.clone(), self.head.fields.get_name(name)?.to_vec()));
+        let named = |name: &String| Some((name.clone(), joined_values(&self.head.fields, name)?));
         let headers = needs.headers.iter().filter_map(named).collect();
         let raw = match needs.body || runtime.keyed_by_body() {
             true => Some(self.read_body(matched, source, client, live).await?),
@@ -281,9 +275,7 @@ impl Exchange<'_> {
         };
         let body = match &raw {
             Some(raw) if needs.body && !raw.is_empty() => {
-                let parsed = Json::parse(raw.clone(), REQUEST_DEPTH);
-                let wrong = "the body is not JSON, or is nested too deeply";
-                Some(parsed.map_err(|_| Failure::refused(Reason::BadRequest, wrong))?)
+                Some(aggregate::read_request(raw.clone(), REQUEST_DEPTH).await.map_err(refused)?)
             }
             _ => None,
         };
@@ -329,8 +321,22 @@ pub fn failure(finished: &Finished, answering: &Answering<'_>) -> Failure {
         let source = &answering.matched.aggregate().sources[index];
         format!("source {:?}: {}", source.name, finished.outcomes[index].reason.title()).into()
     });
-    let detail = finished.outcomes.iter().find_map(|outcome| outcome.detail.clone()).map(Into::into);
+    let of_a_source = || finished.outcomes.iter().find_map(|outcome| outcome.detail.clone());
+    let detail = merged.detail.clone().or_else(of_a_source).map(Into::into);
     Failure { public, detail, retry_after: merged.retry_after, ..merged.reason.into() }
+}
+
+/// All values of a field as one (RFC 9110 §5.3; RFC 6265 §5.4 for cookies): a source gets what the client sent, in however
+/// many lines.
+fn joined_values(fields: &Fields, name: &str) -> Option<Vec<u8>> {
+    let mut values = fields.values_of(name);
+    let mut joined = values.next()?.to_vec();
+    let separator: &[u8] = if name == Known::Cookie.name() { b"; " } else { b", " };
+    for value in values {
+        joined.extend_from_slice(separator);
+        joined.extend_from_slice(value);
+    }
+    Some(joined)
 }
 
 /// A request that the plan refuses for what it says.

@@ -413,7 +413,7 @@ impl Exchange<'_> {
             detail: facts.detail.as_deref(),
             request_bytes: facts.request_bytes,
             response_bytes: facts.response_bytes,
-            attempts: facts.attempts,
+            attempts: sources.map_or(facts.attempts, |all| all.outcomes.iter().map(|outcome| outcome.attempts).sum()),
             reused: facts.reused,
             timings: facts.timings,
             sources: sources.as_ref(),

@@ -5,13 +5,16 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::aggregate::{Answering, Landed, Work, outcome_fields};
+use super::aggregate::{Answering, Finished, Landed, Work, outcome_fields};
 use super::body::Source;
 use super::client::Client;
 use super::exchange::{Done, Exchange, Facts, Matched};
 use super::generation::AggregateRuntime;
+use super::prepare::RequestId;
 use super::respond::Failure;
+use crate::aggregate::Ending;
 use crate::aggregate::results::{Id, Lookup, Removed, Results, Stored};
+use crate::config::model::aggregate::Aggregate;
 use crate::config::model::{PathPattern, Segment};
 use crate::limits::{Permits, retry_after_seconds};
 use crate::message::head::{Known, Method};
@@ -19,6 +22,8 @@ use crate::telemetry::Reason;
 
 /// When a client may ask again whose work runs, or for which there is no room.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// Sources that a line of the log names.
+const MOST_NAMED: usize = 8;
 
 impl Exchange<'_> {
     /// Begins the work and answers with where its result will be.
@@ -33,14 +38,25 @@ impl Exchange<'_> {
         client: &mut Client<'_>,
         facts: &mut Facts,
     ) -> Result<Done, Failure> {
+        if self.head.method == Method::Head {
+            // Who asks for no body must not begin anything (RFC 9110 §9.2.1), and there is nothing else to tell.
+            let allow = Some("GET, POST, PUT, PATCH, DELETE".to_owned());
+            return Err(Failure { allow, ..Reason::MethodNotAllowed.into() });
+        }
         let job = results.begin().map_err(|reason| Failure { retry_after: Some(ASK_AGAIN), ..reason.into() })?;
         let id = job.id().to_string();
         let background = answering.matched.aggregate().background.as_ref().expect("results are built for it");
         let location = location(&background.results, &id);
         // Ends with the route's deadline, or when somebody deletes the job.
         let runtime = work.runtime.clone();
+        let (route, request_id) = (answering.matched.route.route.name.clone(), facts.request_id.clone());
         let work = work.detached(permits);
-        self.proxy.tasks.spawn("background job", job.run(async move { stored(&work.await, &runtime) }));
+        let result = async move {
+            let landed = work.await;
+            log_end(&route, request_id.as_ref(), runtime.plan.aggregate(), &landed);
+            stored(&landed, &runtime)
+        };
+        self.proxy.tasks.spawn("background job", job.run(result));
         let fields = self.begin_answer(202);
         fields.set_known(Known::ContentType, b"application/json");
         fields.push(b"location", location.as_bytes());
@@ -119,6 +135,34 @@ impl Exchange<'_> {
         facts.reason = Some(stored.reason);
         self.send_answer(body, answering, source, client, facts).await
     }
+}
+
+/// Says what a job lacks: the line of its request was written when it began, and whoever fetches the result is told the
+/// reason, but not which source is to blame for it.
+fn log_end(route: &str, request_id: Option<&RequestId>, aggregate: &Aggregate, landed: &Landed) {
+    let (reason, lacking) = match &**landed {
+        Ok(finished) => (finished.merged.reason, lacking(aggregate, finished)),
+        Err(refusal) => (refusal.reason, refusal.detail.clone()),
+    };
+    if reason != Reason::Ok {
+        let (request_id, reason) = (request_id.map(RequestId::as_str), reason.code());
+        tracing::warn!(route, request_id, reason, lacking, "a background job ended without a whole answer");
+    }
+}
+
+/// What is missing, and why: so many sources of them that the line stays one that can be read.
+fn lacking(aggregate: &Aggregate, Finished { merged, outcomes, .. }: &Finished) -> String {
+    let missing = outcomes.iter().filter(|outcome| matches!(outcome.ending, Ending::Failed | Ending::Partial));
+    let words = missing.take(MOST_NAMED).map(|outcome| {
+        let name = &aggregate.sources[outcome.source].name;
+        match &outcome.detail {
+            Some(detail) => format!("{name}: {} ({detail})", outcome.reason),
+            None => format!("{name}: {}", outcome.reason),
+        }
+    });
+    // Answers that cannot be merged are nobody's failure.
+    let of_the_whole = merged.detail.clone().filter(|_| merged.failed_source.is_none());
+    of_the_whole.into_iter().chain(words).collect::<Vec<_>>().join("; ")
 }
 
 fn stored(landed: &Landed, runtime: &AggregateRuntime) -> Stored {

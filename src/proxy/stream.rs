@@ -19,7 +19,7 @@ use super::generation::AggregateRuntime;
 use super::respond::{self, Failure};
 use super::sink::Sink;
 use super::timer::{LazyTimer, until};
-use crate::aggregate::{self, Refusal};
+use crate::aggregate::{self, Outcome, Plan, Refusal};
 use crate::config::model::ClientGone;
 use crate::config::model::aggregate::Aggregate;
 use crate::message::head::rules::list;
@@ -111,14 +111,14 @@ impl Exchange<'_> {
         let detached = &self.proxy.telemetry.detached;
         // As many parts as there are sources, at most.
         let (parts, waiting) = mpsc::unbounded_channel();
-        let describe = aggregate.clone();
+        let runtime = work.runtime.clone();
         let running = work.run(move |outcome| {
-            // The receiver is gone when the client is.
-            let _ = parts.send(aggregate::part(&describe, outcome));
+            // The receiver is gone when the client is. A copy shares the value's memory.
+            let _ = parts.send(outcome.clone());
         });
         let (landed, stopped) = {
             let mut running = pin!(running);
-            let mut writing = pin!(out.parts(format, waiting));
+            let mut writing = pin!(out.parts(format, &runtime.plan, waiting));
             let (mut landed, mut written, mut stopped, mut alone) = (None, false, None, None);
             poll_fn(|cx| {
                 if landed.is_none()
@@ -196,10 +196,16 @@ struct Out<'c> {
 
 impl Out<'_> {
     /// Writes parts until there are no more; the head leaves at once.
-    async fn parts(&mut self, format: Format, mut waiting: mpsc::UnboundedReceiver<Bytes>) -> Result<(), Reason> {
+    async fn parts(
+        &mut self,
+        format: Format,
+        plan: &Plan,
+        mut waiting: mpsc::UnboundedReceiver<Outcome>,
+    ) -> Result<(), Reason> {
         self.write(&[]).await?;
         let mut frame = Vec::new();
-        while let Some(part) = waiting.recv().await {
+        while let Some(outcome) = waiting.recv().await {
+            let Some(part) = aggregate::part_off_loop(plan, outcome).await else { continue };
             frame.clear();
             format.frame("part", &part, &mut frame);
             self.write(&frame).await?;

@@ -24,7 +24,7 @@ use super::workspace::{Desk, Lent};
 use crate::aggregate::{Answer, Call, Called, Failed, Fetch};
 use crate::config::model::{ClientGone, HeaderEdits, HostPolicy};
 use crate::limits::{Admission, KeyLookup, Permits, Rejection, RequestKeys, TryAdmit};
-use crate::message::head::{Body, Fields, Known, Method, RequestHead};
+use crate::message::head::{Body, Fields, Known, RequestHead};
 use crate::message::ids::Traceparent;
 use crate::telemetry::Reason;
 
@@ -82,7 +82,7 @@ impl Subrequests {
         let _permits = admit(admission, live, timer, &mut body, facts).await?;
         let mut desk = Lent::new();
         let Desk { head, work, .. } = &mut *desk;
-        self.write_head(&call, head)?;
+        self.write_head(&call, head);
         work.target.extend_from_slice(call.target.as_bytes());
         let smaller = |max: u64| max.min(call.max_body_bytes);
         let edits = HeaderEdits::default();
@@ -114,15 +114,13 @@ impl Subrequests {
         Ok(Answer {
             status: facts.status,
             content_type: text(Known::ContentType),
-            content_encoding: text(Known::ContentEncoding).filter(|coding| !coding.eq_ignore_ascii_case("identity")),
+            content_encoding: content_encoding(&work.answer.fields),
             body: Bytes::from(answer),
         })
     }
 
-    fn write_head(&self, call: &Call, head: &mut RequestHead) -> Result<(), Failure> {
-        let method = Method::from_bytes(call.method.as_bytes())
-            .ok_or_else(|| Failure::detailed(Reason::Internal, "the configuration let a bad method through"))?;
-        head.begin_own(method, call.body.as_ref().map_or(Body::None, |body| Body::Length(body.len() as u64)));
+    fn write_head(&self, call: &Call, head: &mut RequestHead) {
+        head.begin_own(call.method, call.body.as_ref().map_or(Body::None, |body| Body::Length(body.len() as u64)));
         let fields = &mut head.fields;
         for (name, value) in &call.headers {
             fields.push(name.as_bytes(), value);
@@ -131,7 +129,6 @@ impl Subrequests {
             fields.push_known(Known::UserAgent, USER_AGENT.as_bytes());
         }
         self.context.write(fields);
-        Ok(())
     }
 }
 
@@ -147,6 +144,14 @@ impl Context {
             fields.set_known(Known::Tracestate, state);
         }
     }
+}
+
+/// All codings of an answer: several fields are one list (RFC 9110 §5.3), and undoing only the first of them would give
+/// out what is still encoded.
+fn content_encoding(fields: &Fields) -> Option<String> {
+    fields.get(Known::ContentEncoding)?;
+    let values: Vec<_> = fields.values_of(Known::ContentEncoding.name()).map(String::from_utf8_lossy).collect();
+    Some(values.join(", ")).filter(|coding| !coding.eq_ignore_ascii_case("identity"))
 }
 
 async fn admit(

@@ -7,38 +7,31 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::Sleep;
 
 use super::settings::{final_status, parse_duration};
-use super::workers::Service;
+use super::workers::Held;
 
 /// The longest delay that a request may ask for.
 const LONGEST_CONTROL_DELAY: Duration = Duration::from_secs(3600);
 /// A stall ends with the connection; this bound is for clients that never leave.
 const LONGEST_STALL: Duration = Duration::from_secs(3600);
 
-/// Replaces `{path}`, `{n}` and `{upstream}`; every other brace stays, so a template may be JSON.
+/// Replaces `{path}`, `{last}`, `{n}` and `{upstream}`; every other brace stays, so a template may be JSON.
 pub fn fill_template(template: &str, upstream: &str, path: &str, n: u64) -> String {
+    let last = path.rsplit('/').next().unwrap_or_default();
+    let number = n.to_string();
+    let values = [("{path}", path), ("{last}", last), ("{n}", number.as_str()), ("{upstream}", upstream)];
     let mut out = String::with_capacity(template.len() + path.len());
     let mut rest = template;
     while let Some(start) = rest.find('{') {
         out.push_str(&rest[..start]);
         rest = &rest[start..];
-        if let Some(after) = rest.strip_prefix("{path}") {
-            out.push_str(path);
-            rest = after;
-        } else if let Some(after) = rest.strip_prefix("{n}") {
-            out.push_str(&n.to_string());
-            rest = after;
-        } else if let Some(after) = rest.strip_prefix("{upstream}") {
-            out.push_str(upstream);
-            rest = after;
-        } else {
-            out.push('{');
-            rest = &rest[1..];
-        }
+        let (name, value) = values.into_iter().find(|(name, _)| rest.starts_with(name)).unwrap_or(("{", "{"));
+        out.push_str(value);
+        rest = &rest[name.len()..];
     }
     out.push_str(rest);
     out
@@ -50,7 +43,7 @@ pub fn json_escaped(text: &str) -> String {
     quoted[1..quoted.len() - 1].to_owned()
 }
 
-/// What a request asks for itself with `?delay=250ms&status=503`.
+/// What a request asks for itself, with `?delay=250ms&status=503` or `x-forebay-delay: 250ms`. The query wins.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Control {
     pub delay: Option<Duration>,
@@ -58,17 +51,27 @@ pub struct Control {
 }
 
 impl Control {
-    /// Reads a query; other parameters belong to the application and are left alone.
-    pub fn parse(query: Option<&str>) -> Result<Self, String> {
+    /// Reads query and headers; other parameters belong to the application and are left alone.
+    pub fn parse(query: Option<&str>, headers: &HeaderMap) -> Result<Self, String> {
         let mut control = Self::default();
-        for (name, value) in query.unwrap_or_default().split('&').filter_map(|part| part.split_once('=')) {
-            match name {
-                "delay" => control.delay = Some(parse_duration(value)?.min(LONGEST_CONTROL_DELAY)),
-                "status" => control.status = Some(final_status(value.parse().unwrap_or_default())?),
-                _ => {}
+        for (header, parameter) in [("x-forebay-delay", "delay"), ("x-forebay-status", "status")] {
+            if let Some(value) = headers.get(header) {
+                control.set(parameter, value.to_str().map_err(|_| format!("{header} is not text"))?)?;
             }
         }
+        for (name, value) in query.unwrap_or_default().split('&').filter_map(|part| part.split_once('=')) {
+            control.set(name, value)?;
+        }
         Ok(control)
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
+        match name {
+            "delay" => self.delay = Some(parse_duration(value)?.min(LONGEST_CONTROL_DELAY)),
+            "status" => self.status = Some(final_status(value.parse().unwrap_or_default())?),
+            _ => {}
+        }
+        Ok(())
     }
 }
 
@@ -94,11 +97,11 @@ pub struct AnswerBody {
     /// Bytes still to come, the ones that a stall holds back included.
     left: u64,
     stalls: bool,
-    service: Option<Service>,
+    held: Option<Held>,
 }
 
 impl AnswerBody {
-    pub fn new(mut bytes: Bytes, pace: Pace, service: Option<Service>) -> Self {
+    pub fn new(mut bytes: Bytes, pace: Pace, held: Option<Held>) -> Self {
         let left = bytes.len() as u64;
         let mut pieces = VecDeque::new();
         let mut interval = Duration::ZERO;
@@ -113,7 +116,25 @@ impl AnswerBody {
             }
         }
         pieces.retain(|piece| !piece.is_empty());
-        Self { pieces, interval, timer: None, left, stalls: pace == Pace::StallMidway, service }
+        Self { pieces, interval, timer: None, left, stalls: pace == Pace::StallMidway, held }
+    }
+
+    /// A body at once, filled up with spaces to `size` and a line break; a longer one stays as it is. The spaces are
+    /// shared by all bodies, so that large ones cost no memory.
+    pub fn padded(text: Bytes, size: usize, held: Option<Held>) -> Self {
+        static SPACES: &[u8; 64 * 1024] = &[b' '; 64 * 1024];
+        let mut body = Self::new(text, Pace::AtOnce, held);
+        let mut missing = (size as u64).saturating_sub(body.left);
+        body.left += missing;
+        while missing > 1 {
+            let piece = SPACES.len().min((missing - 1) as usize);
+            body.pieces.push_back(Bytes::from_static(&SPACES[..piece]));
+            missing -= piece as u64;
+        }
+        if missing == 1 {
+            body.pieces.push_back(Bytes::from_static(b"\n"));
+        }
+        body
     }
 
     /// Waits until the time of the next piece.
@@ -137,16 +158,19 @@ impl Body for AnswerBody {
                 // The bytes before the stall are out, and the longest stall has passed.
                 return Poll::Ready(Some(Err(Stalled)));
             }
-            self.service = None;
+            self.held = None;
             return Poll::Ready(None);
         };
         self.left -= piece.len() as u64;
         if self.stalls {
             self.timer = Some(Box::pin(tokio::time::sleep(LONGEST_STALL)));
         } else if !self.pieces.is_empty() {
+            if self.interval.is_zero() {
+                return Poll::Ready(Some(Ok(Frame::data(piece))));
+            }
             self.timer = Some(Box::pin(tokio::time::sleep(self.interval)));
         } else {
-            self.service = None;
+            self.held = None;
         }
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
@@ -192,6 +216,12 @@ mod tests {
     }
 
     #[test]
+    fn the_last_segment_of_a_path_has_a_name() {
+        assert_eq!(fill_template(r#"{"id": {last}}"#, "users", "/users/7", 0), r#"{"id": 7}"#);
+        assert_eq!(fill_template("<{last}>", "users", "/", 0), "<>");
+    }
+
+    #[test]
     fn a_replaced_value_is_not_searched_again() {
         assert_eq!(fill_template("{path}", "a", "/{n}", 7), "/{n}");
     }
@@ -203,14 +233,40 @@ mod tests {
 
     #[test]
     fn a_request_asks_for_delay_and_status() {
-        let control = Control::parse(Some("x=1&delay=250ms&status=503")).expect("a valid query");
+        let parse = |query| Control::parse(query, &HeaderMap::new());
+        let control = parse(Some("x=1&delay=250ms&status=503")).expect("a valid query");
         assert_eq!(control.delay, Some(Duration::from_millis(250)));
         assert_eq!(control.status, Some(StatusCode::SERVICE_UNAVAILABLE));
 
-        assert_eq!(Control::parse(None), Ok(Control::default()));
-        assert!(Control::parse(Some("delay=250")).is_err());
-        assert!(Control::parse(Some("status=ok")).is_err());
-        assert_eq!(Control::parse(Some("delay=9000h")).unwrap().delay, Some(LONGEST_CONTROL_DELAY));
+        assert_eq!(parse(None), Ok(Control::default()));
+        assert!(parse(Some("delay=250")).is_err());
+        assert!(parse(Some("status=ok")).is_err());
+        assert_eq!(parse(Some("delay=9000h")).unwrap().delay, Some(LONGEST_CONTROL_DELAY));
+    }
+
+    #[test]
+    fn headers_ask_as_well_and_the_query_wins() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-forebay-delay", "2s".parse().unwrap());
+        headers.insert("x-forebay-status", "404".parse().unwrap());
+
+        let control = Control::parse(Some("delay=1s"), &headers).expect("valid");
+
+        assert_eq!(control.delay, Some(Duration::from_secs(1)));
+        assert_eq!(control.status, Some(StatusCode::NOT_FOUND));
+        headers.insert("x-forebay-delay", "soon".parse().unwrap());
+        assert!(Control::parse(None, &headers).is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_is_filled_up_with_spaces() {
+        let body = AnswerBody::padded(Bytes::from_static(b"{}"), 200_000, None);
+        assert_eq!(body.size_hint().exact(), Some(200_000));
+
+        let collected = body.collect().await.expect("a whole body").to_bytes();
+
+        assert!(collected.len() == 200_000 && collected.starts_with(b"{} ") && collected.ends_with(b" \n"));
+        assert_eq!(AnswerBody::padded(Bytes::from_static(b"{}"), 1, None).size_hint().exact(), Some(2));
     }
 
     #[tokio::test(start_paused = true)]

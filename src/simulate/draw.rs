@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::settings::{FaultKind, Latency, Upstream};
+use super::latency;
+use super::schedule::Now;
+use super::settings::{FaultKind, Upstream};
 
 /// What one request meets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,22 +29,31 @@ enum Stream {
     Fault = 3,
 }
 
-/// The draw for request number `n` (from 0) at `upstream`.
+/// The draw for request number `n` (from 0) at `upstream`, while no change of its schedule holds.
 pub fn draw(seed: u64, upstream: &Upstream, n: u64) -> Draw {
+    draw_during(seed, upstream, n, Now::default())
+}
+
+/// The same for a request whose service begins so many nanoseconds after the schedule did. Chance is the same as
+/// without the schedule: a request that is slow stays slow compared with the others.
+pub fn draw_at(seed: u64, upstream: &Upstream, n: u64, time: u64) -> Draw {
+    draw_during(seed, upstream, n, upstream.schedule.at(time))
+}
+
+fn draw_during(seed: u64, upstream: &Upstream, n: u64, now: Now<'_>) -> Draw {
     let unit = |stream| unit_interval(word(seed, &upstream.name, n, stream));
+    let latency = now.latency.unwrap_or(&upstream.latency).quantile(unit(Stream::Latency));
+    let errors = now.errors.unwrap_or(&upstream.errors).iter().copied();
+    let faults = now.faults.unwrap_or(&upstream.faults).iter().map(|fault| (fault.kind, fault.probability));
     Draw {
-        latency: latency(upstream.latency, unit(Stream::Latency)),
-        status: choose(unit(Stream::Status), upstream.errors.iter().copied()).unwrap_or(upstream.status),
-        fault: choose(unit(Stream::Fault), upstream.faults.iter().map(|fault| (fault.kind, fault.probability))),
+        latency: now.factor.map_or(latency, |factor| scaled(latency, factor)),
+        status: choose(unit(Stream::Status), errors).unwrap_or(upstream.status),
+        fault: choose(unit(Stream::Fault), faults),
     }
 }
 
-/// The value at `quantile` of a latency distribution.
-fn latency(distribution: Latency, quantile: f64) -> Duration {
-    match distribution {
-        Latency::Fixed(latency) => latency,
-        Latency::Uniform { min, max } => min + (max - min).mul_f64(quantile),
-    }
+fn scaled(latency: Duration, factor: f64) -> Duration {
+    latency::duration(latency.as_nanos() as f64 * factor)
 }
 
 /// The first choice whose cumulated probability lies above `quantile`.
@@ -84,7 +95,7 @@ fn unit_interval(word: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simulate::settings::Fault;
+    use crate::simulate::settings::{Change, Factor, Fault, Latency, Schedule};
 
     const DRAWS: u64 = 100_000;
 
@@ -126,19 +137,42 @@ mod tests {
     }
 
     #[test]
-    fn uniform_latencies_follow_their_distribution() {
-        let upstream = noisy();
-        let mut values: Vec<f64> = (0..DRAWS).map(|n| draw(3, &upstream, n).latency.as_secs_f64()).collect();
-        values.sort_by(f64::total_cmp);
+    fn any_number_of_threads_draws_the_same() {
+        let latency = Latency::Lognormal { median: Duration::from_millis(40), p99: Duration::from_millis(900) };
+        let upstream = Upstream { latency, ..noisy() };
+        let list = |numbers: std::ops::Range<u64>| -> String {
+            numbers.map(|n| format!("{:?}\n", draw(7, &upstream, n))).collect()
+        };
 
-        // Dvoretzky-Kiefer-Wolfowitz: beyond this distance with probability 1e-6; the seed is fixed besides.
-        let bound = ((2.0_f64 / 1e-6).ln() / (2.0 * DRAWS as f64)).sqrt();
-        let distance = values
-            .iter()
-            .enumerate()
-            .map(|(rank, value)| ((value - 0.1) / 0.2 - rank as f64 / DRAWS as f64).abs())
-            .fold(0.0, f64::max);
-        assert!(distance < bound, "{distance} is not below {bound}");
+        let alone = list(0..80_000);
+        let together: String = std::thread::scope(|scope| {
+            let list = &list;
+            let threads: Vec<_> =
+                (0..8).map(|thread| scope.spawn(move || list(thread * 10_000..(thread + 1) * 10_000))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+
+        assert!(alone == together, "byte by byte");
+    }
+
+    #[test]
+    fn a_change_takes_the_place_of_what_it_names_and_leaves_chance_alone() {
+        let slower = Change {
+            at: Duration::from_secs(4),
+            lasts: Some(Duration::from_secs(1)),
+            factor: Some(Factor { from: 3.0, to: 3.0 }),
+            errors: Some(vec![(StatusCode::SERVICE_UNAVAILABLE, 1.0)]),
+            faults: Some(Vec::new()),
+            ..Change::default()
+        };
+        let upstream = Upstream { schedule: Schedule { changes: vec![slower] }, ..noisy() };
+
+        for n in 0..100 {
+            let (usual, changed) = (draw(1, &upstream, n), draw_at(1, &upstream, n, 4_500_000_000));
+            assert_eq!(usual, draw_at(1, &upstream, n, 5_000_000_000), "it is over");
+            assert_eq!(changed.latency, 3 * usual.latency);
+            assert_eq!((changed.status, changed.fault), (StatusCode::SERVICE_UNAVAILABLE, None));
+        }
     }
 
     #[test]

@@ -1,14 +1,24 @@
 //! Simulated slow upstreams that behave like servers: with workers, a queue and faults, not just a delay.
 //!
-//! `settings` says what they are, `draw` decides what one request meets (pure), `workers` holds the capacity and the
-//! counters, `serve` does the waiting around them, `answer` and `raw` make the right and the wrong answers. Nothing here
-//! knows the proxy: the two meet over loopback only.
+//! `settings` says what they are, `draw` decides what one request meets by `latency` and `schedule`, and `model` when it
+//! is done (all pure); `workers` lets requests wait for that, `serve` has the connections, `answer` and `raw` make the
+//! right and the wrong answers; `report` and `endpoint` show the numbers. Nothing here knows the proxy: the two meet over
+//! loopback only.
 
 mod answer;
 mod draw;
+mod endpoint;
+mod latency;
+pub mod model;
+mod normal;
 mod raw;
+mod recorded;
+pub mod report;
+mod schedule;
 mod serve;
 pub mod settings;
+mod table;
+mod timer;
 mod workers;
 
 use std::io;
@@ -18,9 +28,9 @@ use std::sync::Arc;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::task::JoinSet;
 
-pub use draw::{Draw, draw};
+pub use draw::{Draw, draw, draw_at};
 pub use settings::{Settings, SettingsError, Upstream};
-pub use workers::Stats;
+pub use workers::{HoldError, Stats};
 
 use serve::Server;
 use settings::Capacity;
@@ -33,6 +43,8 @@ const BACKLOG: i32 = 4096;
 #[derive(Debug)]
 pub struct Simulator {
     bound: Vec<Bound>,
+    /// Where the numbers are shown.
+    metrics: Option<TcpListener>,
 }
 
 #[derive(Debug)]
@@ -47,21 +59,32 @@ struct Bound {
 pub struct Handle {
     pub name: String,
     pub address: SocketAddr,
-    counters: Arc<Counters>,
+    workers: Arc<Workers>,
 }
 
 impl Handle {
     pub fn stats(&self) -> Stats {
-        self.counters.stats()
+        self.workers.stats()
+    }
+
+    /// How exactly requests have been held so far.
+    pub fn hold_error(&self) -> HoldError {
+        self.workers.hold_error()
     }
 }
 
 impl Simulator {
     /// Binds every address. From here on clients can connect, and wait in the kernel's backlog.
     pub fn bind(settings: Settings) -> io::Result<Self> {
-        let Settings { seed, upstreams } = settings;
+        let Settings { seed, metrics, upstreams } = settings;
+        let metrics = metrics.map(endpoint::bind).transpose()?;
         let bound = upstreams.into_iter().map(|upstream| bind_upstream(seed, upstream)).collect::<io::Result<_>>()?;
-        Ok(Self { bound })
+        Ok(Self { bound, metrics })
+    }
+
+    /// Where the numbers are shown, if the settings say so.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
     /// The upstreams, in the order of the settings (of their names, when they came from a file).
@@ -76,8 +99,18 @@ impl Simulator {
     /// Serves until `cancel` is ready; then every connection is cut, as when a server is killed.
     pub async fn run(self, cancel: impl Future<Output = ()>) -> io::Result<()> {
         let mut servers = JoinSet::new();
+        if let Some(listener) = self.metrics {
+            let handles = self.bound.iter().map(|bound| bound.handle.clone()).collect();
+            servers.spawn(endpoint::serve(tokio::net::TcpListener::from_std(listener)?, handles));
+        }
         for Bound { listener, server, .. } in self.bound {
             let listener = tokio::net::TcpListener::from_std(listener)?;
+            let workers = Arc::clone(&server.workers);
+            servers.spawn(async move {
+                if let Err(error) = workers.drive().await {
+                    tracing::error!(%error, "the timer of a simulated upstream failed");
+                }
+            });
             match server.upstream.capacity {
                 Capacity::Sync { queue } => servers.spawn(serve::serve_one_at_a_time(server, listener, queue)),
                 Capacity::Unlimited | Capacity::Workers { .. } => {
@@ -97,10 +130,10 @@ fn bind_upstream(seed: u64, upstream: Upstream) -> io::Result<Bound> {
         io::Error::new(error.kind(), format!("[upstream.{name}]: cannot listen on {address}: {error}"))
     })?;
     let counters = Arc::new(Counters::default());
-    let handle =
-        Handle { name: upstream.name.clone(), address: listener.local_addr()?, counters: Arc::clone(&counters) };
-    let workers = Workers::new(upstream.capacity, Arc::clone(&counters));
-    Ok(Bound { listener, server: Arc::new(Server { upstream, seed, workers, counters }), handle })
+    let upstream = Arc::new(upstream);
+    let workers = Arc::new(Workers::new(seed, Arc::clone(&upstream), Arc::clone(&counters))?);
+    let handle = Handle { name: upstream.name.clone(), address: listener.local_addr()?, workers: Arc::clone(&workers) };
+    Ok(Bound { listener, server: Arc::new(Server { upstream, workers, counters }), handle })
 }
 
 fn listen(address: SocketAddr, capacity: Capacity) -> io::Result<TcpListener> {

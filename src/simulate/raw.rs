@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::settings::FaultKind;
+use super::workers::Held;
 
 /// Writing a broken answer to a client that does not read.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -24,7 +25,16 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug, PartialEq, Eq)]
 pub struct RawAnswer {
     pub bytes: Bytes,
+    /// So many bytes of the head at a time.
+    pub slow_head: Option<SlowHead>,
     pub end: End,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlowHead {
+    bytes: usize,
+    interval: Duration,
+    length: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,13 +55,33 @@ impl RawAnswer {
             FaultKind::Truncate => (message(status, headers, body.len(), half), End::Close),
             FaultKind::LengthTooShort => (message(status, headers, half.len(), body), End::Close),
             FaultKind::Garbage => (Bytes::from_static(b"\x00\xffthis is not HTTP\r\n\r\n"), End::Close),
-            FaultKind::StallBeforeHead | FaultKind::StallMidBody | FaultKind::Drip { .. } => return None,
+            FaultKind::SlowHead { bytes, interval } => {
+                return Some(Self::slow(bytes.get(), interval, status, headers, body));
+            }
+            FaultKind::StallBeforeHead | FaultKind::StallMidBody | FaultKind::Drip { .. } | FaultKind::BadJson => {
+                return None;
+            }
         };
-        Some(Self { bytes, end })
+        Some(Self { bytes, slow_head: None, end })
+    }
+
+    fn slow(bytes: usize, interval: Duration, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
+        let whole = message(status, headers, body.len(), body);
+        let length = whole.len() - body.len();
+        Self { bytes: whole, slow_head: Some(SlowHead { bytes, interval, length }), end: End::Close }
+    }
+
+    /// How long a slow head takes: what one must wait that cannot be sent byte by byte.
+    pub fn time_of_head(&self) -> Duration {
+        let pauses = self.slow_head.map(|slow| (slow.interval, slow.length.div_ceil(slow.bytes)));
+        pauses.map_or(Duration::ZERO, |(interval, pauses)| {
+            interval.saturating_mul(u32::try_from(pauses).unwrap_or(u32::MAX))
+        })
     }
 
     /// Writes the bytes and ends the connection.
-    pub async fn send(self, mut stream: TcpStream) -> io::Result<()> {
+    pub async fn send(mut self, mut stream: TcpStream) -> io::Result<()> {
+        self.send_slow_head(&mut stream).await?;
         let written = tokio::time::timeout(WRITE_TIMEOUT, stream.write_all(&self.bytes)).await;
         match self.end {
             End::Reset => {
@@ -68,6 +98,20 @@ impl RawAnswer {
             }
         }
         written?
+    }
+}
+
+impl RawAnswer {
+    /// The head in its pieces, if it is slow. A client that leaves ends it: the second piece after that fails.
+    async fn send_slow_head(&mut self, stream: &mut TcpStream) -> io::Result<()> {
+        let Some(SlowHead { bytes, interval, length }) = self.slow_head else { return Ok(()) };
+        let mut head = self.bytes.split_to(length);
+        while !head.is_empty() {
+            let mut piece = head.split_to(bytes.min(head.len()));
+            tokio::time::timeout(WRITE_TIMEOUT, stream.write_all_buf(&mut piece)).await??;
+            tokio::time::sleep(interval).await;
+        }
+        Ok(())
     }
 }
 
@@ -110,20 +154,21 @@ pub struct Handback(Mutex<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    answer: Option<RawAnswer>,
+    answer: Option<(RawAnswer, Held)>,
     stream: Option<TcpStream>,
 }
 
 impl Handback {
-    /// What to write once the stream is back.
-    pub fn set_answer(&self, answer: RawAnswer) {
-        self.lock().answer = Some(answer);
+    /// What to write once the stream is back, and what it holds until then.
+    pub fn set_answer(&self, answer: RawAnswer, held: Held) {
+        self.lock().answer = Some((answer, held));
     }
 
-    /// After hyper: the broken answer to write and the stream to write it to.
-    pub fn take(&self) -> Option<(RawAnswer, TcpStream)> {
+    /// After hyper: the broken answer to write, what it holds, and the stream to write it to.
+    pub fn take(&self) -> Option<(RawAnswer, Held, TcpStream)> {
         let mut shared = self.lock();
-        Some((shared.answer.take()?, shared.stream.take()?))
+        let (answer, held) = shared.answer.take()?;
+        Some((answer, held, shared.stream.take()?))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Shared> {
@@ -190,12 +235,16 @@ impl AsyncWrite for LentStream {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroUsize;
+
     use super::*;
 
     #[test]
     fn each_raw_fault_has_its_bytes_and_its_end() {
         let answer = |kind| RawAnswer::for_fault(kind, StatusCode::OK, &HeaderMap::new(), b"abcd");
-        let expect = |text: &'static str, end| Some(RawAnswer { bytes: Bytes::from_static(text.as_bytes()), end });
+        let expect = |text: &'static str, end| {
+            Some(RawAnswer { bytes: Bytes::from_static(text.as_bytes()), slow_head: None, end })
+        };
 
         assert_eq!(answer(FaultKind::ResetBeforeHead), expect("", End::Reset));
         assert_eq!(answer(FaultKind::Truncate), expect("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nab", End::Close));
@@ -204,5 +253,9 @@ mod tests {
             expect("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nabcd", End::Close)
         );
         assert_eq!(answer(FaultKind::StallMidBody), None);
+        let interval = Duration::from_millis(10);
+        let slow = answer(FaultKind::SlowHead { bytes: NonZeroUsize::new(10).unwrap(), interval }).unwrap();
+        assert_eq!(slow.bytes, "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nabcd");
+        assert_eq!(slow.time_of_head(), 4 * interval, "38 bytes");
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -18,24 +19,26 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::answer::{AnswerBody, Control, Pace, fill_template, json_escaped, stall};
-use super::draw::{Draw, draw};
+use super::model::Arrival;
 use super::raw::{Broken, Handback, LentStream, RawAnswer};
 use super::settings::{FaultKind, Upstream};
-use super::workers::{Counted, Counters, Workers};
+use super::workers::{Counted, Counters, Held, Workers};
 
 /// Connections of one upstream at once; further ones wait in the kernel's backlog.
 const MAX_CONNECTIONS: usize = 16_384;
 /// A request's head and its body must have arrived after this time each.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// A body up to this size goes to the kernel in one step, whoever reads it: its worker is free when the latency is over.
+/// A larger one keeps its worker until it is sent.
+const SENT_AT_ONCE: usize = 64 * 1024;
 /// The pause after a failed accept: a shortage of descriptors does not end by asking again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
 /// One upstream, shared by its connections.
 #[derive(Debug)]
 pub struct Server {
-    pub upstream: Upstream,
-    pub seed: u64,
-    pub workers: Workers,
+    pub upstream: Arc<Upstream>,
+    pub workers: Arc<Workers>,
     pub counters: Arc<Counters>,
 }
 
@@ -121,8 +124,9 @@ async fn serve_connection(server: &Arc<Server>, stream: TcpStream, keep_alive: b
     let builder = if keep_alive { builder } else { builder.http1_only() };
     // An error means a client that left or a fault that was wanted; neither is anyone's business here.
     let _ = builder.serve_connection(io, service).await;
-    if let Some((answer, stream)) = handback.take() {
+    if let Some((answer, held, stream)) = handback.take() {
         let _: io::Result<()> = answer.send(stream).await;
+        drop(held);
     }
 }
 
@@ -132,39 +136,66 @@ async fn answer(
     handback: Arc<Handback>,
     request: Request<Incoming>,
 ) -> Result<Response<AnswerBody>, Broken> {
-    let upstream = &server.upstream;
-    let n = server.counters.requests.fetch_add(1, Ordering::Relaxed);
+    let upstream = &*server.upstream;
+    let number = server.counters.requests.fetch_add(1, Ordering::Relaxed);
     let (head, body) = request.into_parts();
     discard(body).await?;
-    let drawn = match with_control(upstream, head.uri.query(), draw(server.seed, upstream, n)) {
-        Ok(drawn) => drawn,
+    let control = match control(upstream, &head) {
+        Ok(control) => control,
         Err(problem) => return Ok(plain(StatusCode::BAD_REQUEST, &problem)),
     };
-    let Ok(service) = server.workers.enter().await else {
+    let keeps_worker = upstream.body_size > SENT_AT_ONCE;
+    let Ok(mut held) = server.workers.enter(Arrival { number, hold: control.delay, keeps_worker }) else {
         return Ok(refusal());
     };
-    tokio::time::sleep(drawn.latency).await;
-
-    let body = body_text(upstream, head.uri.path(), n);
-    let headers = headers(upstream);
-    let Some(fault) = drawn.fault else {
-        return Ok(respond(drawn.status, headers, AnswerBody::new(body, Pace::AtOnce, Some(service))));
-    };
-    if let Some(raw) = RawAnswer::for_fault(fault, drawn.status, &headers, &body) {
-        if head.version < Version::HTTP_2 {
-            handback.set_answer(raw);
+    let drawn = held.over().await.draw;
+    let status = control.status.unwrap_or(drawn.status);
+    let text = body_text(upstream, head.uri.path(), number);
+    match drawn.fault {
+        None => Ok(respond(status, headers(upstream), AnswerBody::padded(text, upstream.body_size, Some(held)))),
+        Some(fault) => {
+            let wrong = Wrong { fault, status, headers: headers(upstream), body: filled(&text, upstream.body_size) };
+            wrong.answer(head.version, &handback, held).await
         }
-        return Err(Broken);
     }
-    let pace = match fault {
-        FaultKind::Drip { bytes, interval } => Pace::Drip { bytes: bytes.get(), interval },
-        FaultKind::StallMidBody => Pace::StallMidway,
-        _ => {
-            stall().await;
-            return Err(Broken);
+}
+
+/// An answer with a fault.
+struct Wrong {
+    fault: FaultKind,
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Wrong {
+    async fn answer(self, version: Version, handback: &Handback, held: Held) -> Result<Response<AnswerBody>, Broken> {
+        let Self { fault, status, headers, mut body } = self;
+        if let Some(raw) = RawAnswer::for_fault(fault, status, &headers, &body) {
+            if version < Version::HTTP_2 {
+                handback.set_answer(raw, held);
+                return Err(Broken);
+            }
+            if !matches!(fault, FaultKind::SlowHead { .. }) {
+                return Err(Broken);
+            }
+            tokio::time::sleep(raw.time_of_head()).await;
         }
-    };
-    Ok(respond(drawn.status, headers, AnswerBody::new(body, pace, Some(service))))
+        let pace = match fault {
+            FaultKind::Drip { bytes, interval } => Pace::Drip { bytes: bytes.get(), interval },
+            FaultKind::StallMidBody => Pace::StallMidway,
+            FaultKind::StallBeforeHead => {
+                stall().await;
+                return Err(Broken);
+            }
+            FaultKind::BadJson => {
+                body.truncate(body.len() / 2);
+                Pace::AtOnce
+            }
+            _ => Pace::AtOnce,
+        };
+        Ok(respond(status, headers, AnswerBody::new(body, pace, Some(held))))
+    }
 }
 
 /// Reads the request's body, as an application does before it works.
@@ -178,16 +209,8 @@ async fn discard(mut body: Incoming) -> Result<(), Broken> {
     tokio::time::timeout(READ_TIMEOUT, read).await.map_err(|_| Broken)?
 }
 
-fn with_control(upstream: &Upstream, query: Option<&str>, drawn: Draw) -> Result<Draw, String> {
-    if !upstream.allow_control {
-        return Ok(drawn);
-    }
-    let control = Control::parse(query)?;
-    Ok(Draw {
-        latency: control.delay.unwrap_or(drawn.latency),
-        status: control.status.unwrap_or(drawn.status),
-        fault: drawn.fault,
-    })
+fn control(upstream: &Upstream, head: &Parts) -> Result<Control, String> {
+    if upstream.allow_control { Control::parse(head.uri.query(), &head.headers) } else { Ok(Control::default()) }
 }
 
 fn body_text(upstream: &Upstream, path: &str, n: u64) -> Bytes {
@@ -198,6 +221,16 @@ fn body_text(upstream: &Upstream, path: &str, n: u64) -> Bytes {
         (upstream.name.clone(), path.to_owned())
     };
     Bytes::from(fill_template(&upstream.body, &name, &path, n))
+}
+
+/// The whole body in one piece, as faults need it.
+fn filled(text: &Bytes, size: usize) -> Bytes {
+    if text.len() >= size {
+        return text.clone();
+    }
+    let mut body = text.to_vec();
+    body.resize(size, b' ');
+    Bytes::from(body)
 }
 
 fn headers(upstream: &Upstream) -> HeaderMap {

@@ -29,7 +29,8 @@ struct Running {
 impl Running {
     fn start(upstream: Upstream) -> Self {
         let name = upstream.name.clone();
-        let simulator = Simulator::bind(Settings { seed: 1, upstreams: vec![upstream] }).expect("a free port");
+        let simulator = Simulator::bind(Settings { seed: 1, upstreams: vec![upstream], ..Settings::default() })
+            .expect("a free port");
         let handle = simulator.handle(&name).expect("the only upstream");
         let (cancel, cancelled) = oneshot::channel();
         let task = tokio::spawn(simulator.run(async { drop(cancelled.await) }));
@@ -273,6 +274,118 @@ async fn requests_control_the_answer_only_where_that_is_allowed() {
 }
 
 #[tokio::test]
+async fn a_request_says_in_its_headers_how_long_it_is_to_be_held() {
+    let sim = Running::start(Upstream { allow_control: true, ..slow("open", 60_000) });
+    let mut stream = sim.connect().await;
+
+    let request =
+        b"GET / HTTP/1.1\r\nhost: sim\r\nx-forebay-delay: 5ms\r\nx-forebay-status: 418\r\nconnection: close\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let mut answer = String::new();
+    timeout(PATIENCE, stream.read_to_string(&mut answer)).await.expect("the answer ends").unwrap();
+
+    assert!(answer.starts_with("HTTP/1.1 418"), "{answer}");
+}
+
+#[tokio::test]
+async fn bad_json_is_a_whole_answer() {
+    let answer = Running::start(faulty(FaultKind::BadJson)).get("/").await;
+
+    assert!(answer.contains("content-length: 4\r\n") && answer.ends_with("\r\n\r\nabcd"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_slow_head_comes_in_pieces_and_keeps_its_worker() {
+    let (bytes, interval) = (NonZeroUsize::new(20).unwrap(), Duration::from_millis(20));
+    let sim = Running::start(faulty(FaultKind::SlowHead { bytes, interval }));
+
+    let started = Instant::now();
+    let (answer, in_service) = tokio::join!(sim.get("/"), async {
+        sim.wait_for("it is served", |stats| stats.in_service == 1).await;
+        sim.handle.stats().in_service
+    });
+
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nabcdefgh"), "{answer}");
+    assert!(started.elapsed() >= 3 * interval, "more than 60 bytes");
+    assert_eq!(in_service, 1);
+    sim.wait_for("its worker is free again", |stats| stats.in_service == 0).await;
+}
+
+#[tokio::test]
+async fn a_slow_head_over_http2_comes_late() {
+    let (bytes, interval) = (NonZeroUsize::new(20).unwrap(), Duration::from_millis(20));
+    let sim = Running::start(faulty(FaultKind::SlowHead { bytes, interval }));
+    let io = TokioIo::new(sim.connect().await);
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.expect("a handshake");
+    let connection = tokio::spawn(connection);
+
+    let started = Instant::now();
+    let request = http::Request::get("http://sim/x").body(Empty::<Bytes>::new()).unwrap();
+    let response = sender.send_request(request).await.expect("an answer");
+
+    assert!(started.elapsed() >= 3 * interval);
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "abcdefgh");
+    connection.abort();
+}
+
+#[tokio::test]
+async fn large_bodies_have_their_size() {
+    let answer = Running::start(Upstream { body_size: 300_000, ..slow("large", 0) }).get("/").await;
+
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    assert!(head.contains("content-length: 300000"), "{head}");
+    assert_eq!(body.len(), 300_000);
+    assert!(serde_json::from_str::<serde_json::Value>(body).is_ok());
+}
+
+#[tokio::test]
+async fn a_stall_holds_requests_until_it_is_over() {
+    let stall = settings::Change { lasts: Some(Duration::from_millis(150)), stall: true, ..Default::default() };
+    let upstream = Upstream {
+        schedule: settings::Schedule { changes: vec![stall] },
+        schedule_from: settings::ScheduleFrom::FirstRequest,
+        ..slow("stalls", 0)
+    };
+    let sim = Running::start(upstream);
+
+    let started = Instant::now();
+    sim.get("/").await;
+
+    assert!(started.elapsed() >= Duration::from_millis(150));
+    assert_eq!(sim.handle.hold_error().count, 1);
+}
+
+#[tokio::test]
+async fn shared_workers_slow_each_other_down() {
+    let capacity = Capacity::Workers { workers: NonZeroUsize::MIN, queue: 10 };
+    let sim = Running::start(Upstream { capacity, discipline: settings::Discipline::Ps, ..slow("shared", 60) });
+
+    let started = Instant::now();
+    futures_util::future::join_all((0..3).map(|_| sim.get("/"))).await;
+
+    assert!(started.elapsed() >= Duration::from_millis(3 * 60), "the last one ends when all work is done");
+    assert_eq!(sim.handle.stats().peak_in_service, 3);
+}
+
+#[tokio::test]
+async fn the_numbers_are_shown_at_their_own_address() {
+    let metrics = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+    let settings = Settings { metrics, upstreams: vec![slow("users", 0)], ..Settings::default() };
+    let simulator = Simulator::bind(settings).expect("free ports");
+    let address = simulator.metrics_address().expect("it listens");
+    let task = tokio::spawn(simulator.run(std::future::pending()));
+
+    let mut stream = TcpStream::connect(address).await.expect("it listens");
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: sim\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    timeout(PATIENCE, stream.read_to_string(&mut answer)).await.expect("the answer ends").unwrap();
+
+    assert!(answer.contains("simulated_requests_total{upstream=\"users\"} 0\n"), "{answer}");
+    task.abort();
+}
+
+#[tokio::test]
 async fn errors_come_in_the_order_that_the_seed_says() {
     let flaky = Upstream { errors: vec![(StatusCode::INTERNAL_SERVER_ERROR, 0.5)], ..slow("flaky", 0) };
     let sim = Running::start(flaky.clone());
@@ -303,7 +416,7 @@ fn an_address_in_use_is_named_in_the_error() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let upstream = Upstream { address: taken.local_addr().unwrap(), ..Upstream::new("users") };
 
-    let error = Simulator::bind(Settings { seed: 0, upstreams: vec![upstream] }).unwrap_err();
+    let error = Simulator::bind(Settings { upstreams: vec![upstream], ..Settings::default() }).unwrap_err();
 
     assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     assert!(error.to_string().contains("[upstream.users]: cannot listen on 127.0.0.1:"), "{error}");

@@ -1,12 +1,23 @@
-//! The inside of a simulated server: its workers, the queue before them, and the numbers that a test or a reader
-//! wants to see.
+//! The live side of the model: requests that wait for it to say that they are done, and the numbers that a test or a
+//! reader wants to see.
+//!
+//! The model reckons when each request is done; here one timer wakes them. A late wake-up delays the answer, but not the
+//! next request's begin: the model goes on from the moment that was reckoned, so errors do not add up in a queue. How
+//! late answers are is measured.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use hdrhistogram::Histogram;
+use tokio::sync::oneshot;
 
-use super::settings::Capacity;
+pub use super::model::Full;
+use super::model::{Arrival, Completion, Model, Ticket};
+use super::settings::{Capacity, Upstream};
+use super::timer::Timer;
 
 /// The numbers of one upstream, at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -25,29 +36,26 @@ pub struct Stats {
     pub peak_queued: usize,
 }
 
-/// The counters behind [`Stats`].
+/// How much longer requests were held than they should have been.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HoldError {
+    pub count: u64,
+    pub sum: Duration,
+    pub p50: Duration,
+    pub p99: Duration,
+    pub max: Duration,
+}
+
+/// What the connections of an upstream count.
 #[derive(Debug, Default)]
 pub struct Counters {
     pub(super) accepted: AtomicU64,
     pub(super) requests: AtomicU64,
-    pub(super) refused: AtomicU64,
     in_service: Gauge,
     queued: Gauge,
 }
 
 impl Counters {
-    pub fn stats(&self) -> Stats {
-        Stats {
-            accepted: self.accepted.load(Ordering::Relaxed),
-            requests: self.requests.load(Ordering::Relaxed),
-            refused: self.refused.load(Ordering::Relaxed),
-            in_service: self.in_service.now.load(Ordering::Relaxed),
-            peak_in_service: self.in_service.peak.load(Ordering::Relaxed),
-            queued: self.queued.now.load(Ordering::Relaxed),
-            peak_queued: self.queued.peak.load(Ordering::Relaxed),
-        }
-    }
-
     pub(super) fn enter_service(self: &Arc<Self>) -> Counted {
         Counted::new(self, |counters| &counters.in_service)
     }
@@ -88,129 +96,254 @@ impl Drop for Counted {
 /// The workers that requests share, and the bounded queue before them.
 #[derive(Debug)]
 pub struct Workers {
+    capacity: Capacity,
     counters: Arc<Counters>,
-    limit: Limit,
+    /// Time 0 of the model.
+    begun: Instant,
+    timer: Timer,
+    state: Mutex<State>,
+    /// In nanoseconds.
+    errors: Mutex<Errors>,
 }
 
 #[derive(Debug)]
-enum Limit {
-    /// A worker for every request.
-    None,
-    /// The connection holds the only worker already (sync mode).
-    HeldByConnection,
-    Shared {
-        free: Arc<Semaphore>,
-        /// Places for requests that work or wait. Taken at once or not at all; a worker is taken afterwards, so the
-        /// queue never holds more than it may, however the two race.
-        places: Arc<Semaphore>,
-    },
+struct State {
+    model: Model,
+    /// The requests that are not done, to be told when they are.
+    waiting: HashMap<Ticket, oneshot::Sender<Completion>>,
+    /// What the timer is set to, unless it has fired.
+    alarm: Option<u64>,
 }
 
-/// A worker's time, given back on drop.
 #[derive(Debug)]
-pub struct Service {
-    /// Declared before the permits, so that the gauge falls before the next request can raise it: the peak never
-    /// exceeds the workers.
-    _counted: Option<Counted>,
-    _permits: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,
+struct Errors {
+    histogram: Histogram<u64>,
+    sum: Duration,
 }
 
-/// All workers are busy and the queue is full.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Full;
+/// A request that the workers have taken in; gives back what it holds when it is dropped.
+#[derive(Debug)]
+pub struct Held {
+    workers: Arc<Workers>,
+    ticket: Ticket,
+    /// Until it is over.
+    completion: Option<oneshot::Receiver<Completion>>,
+    holds_worker: bool,
+}
 
 impl Workers {
-    pub fn new(capacity: Capacity, counters: Arc<Counters>) -> Self {
-        let limit = match capacity {
-            Capacity::Workers { workers, queue } => Limit::Shared {
-                free: Arc::new(Semaphore::new(workers.get().min(Semaphore::MAX_PERMITS))),
-                places: Arc::new(Semaphore::new(workers.get().saturating_add(queue).min(Semaphore::MAX_PERMITS))),
-            },
-            Capacity::Unlimited => Limit::None,
-            Capacity::Sync { .. } => Limit::HeldByConnection,
+    pub fn new(seed: u64, upstream: Arc<Upstream>, counters: Arc<Counters>) -> io::Result<Self> {
+        let capacity = upstream.capacity;
+        let model = match capacity {
+            // The connection holds the only worker already.
+            Capacity::Sync { .. } => Model::unlimited(seed, upstream),
+            Capacity::Unlimited | Capacity::Workers { .. } => Model::new(seed, upstream),
         };
-        Self { counters, limit }
+        let histogram = Histogram::new_with_bounds(1, 3_600_000_000_000, 3).expect("an hour in nanoseconds, 3 digits");
+        Ok(Self {
+            capacity,
+            counters,
+            begun: Instant::now(),
+            timer: Timer::new()?,
+            state: Mutex::new(State { model, waiting: HashMap::new(), alarm: None }),
+            errors: Mutex::new(Errors { histogram, sum: Duration::ZERO }),
+        })
     }
 
-    /// Waits for a worker, first come first served.
-    pub async fn enter(&self) -> Result<Service, Full> {
-        let (free, places) = match &self.limit {
-            Limit::None => return Ok(Service { _counted: Some(self.counters.enter_service()), _permits: None }),
-            Limit::HeldByConnection => return Ok(Service { _counted: None, _permits: None }),
-            Limit::Shared { free, places } => (Arc::clone(free), Arc::clone(places)),
+    /// Wakes the requests that are done; to be run beside them.
+    pub async fn drive(&self) -> io::Result<()> {
+        self.timer
+            .drive(|| {
+                let mut state = self.lock();
+                state.alarm = None;
+                self.wake(&mut state);
+            })
+            .await
+    }
+
+    /// Takes a request in, for a worker or for the queue.
+    pub fn enter(self: &Arc<Self>, arrival: Arrival) -> Result<Held, Full> {
+        let (sender, receiver) = oneshot::channel();
+        let mut state = self.lock();
+        let now = self.now();
+        let ticket = state.model.arrive(now, arrival)?;
+        state.waiting.insert(ticket, sender);
+        self.wake(&mut state);
+        Ok(Held { workers: Arc::clone(self), ticket, completion: Some(receiver), holds_worker: true })
+    }
+
+    pub fn stats(&self) -> Stats {
+        let levels = self.lock().model.levels();
+        let counters = &self.counters;
+        let stats = Stats {
+            accepted: counters.accepted.load(Ordering::Relaxed),
+            requests: counters.requests.load(Ordering::Relaxed),
+            refused: levels.refused,
+            in_service: levels.in_service,
+            peak_in_service: levels.peak_in_service,
+            queued: levels.queued,
+            peak_queued: levels.peak_queued,
         };
-        let Ok(place) = places.try_acquire_owned() else {
-            self.counters.refused.fetch_add(1, Ordering::Relaxed);
-            return Err(Full);
-        };
-        let worker = match Arc::clone(&free).try_acquire_owned() {
-            Ok(worker) => worker,
-            Err(_) => {
-                let _queued = self.counters.enter_queue();
-                free.acquire_owned().await.expect("the semaphore is never closed")
+        match self.capacity {
+            Capacity::Unlimited | Capacity::Workers { .. } => stats,
+            Capacity::Sync { .. } => Stats {
+                in_service: counters.in_service.now.load(Ordering::Relaxed),
+                peak_in_service: counters.in_service.peak.load(Ordering::Relaxed),
+                queued: counters.queued.now.load(Ordering::Relaxed),
+                peak_queued: counters.queued.peak.load(Ordering::Relaxed),
+                ..stats
+            },
+        }
+    }
+
+    pub fn hold_error(&self) -> HoldError {
+        let errors = self.errors();
+        let at = |quantile| Duration::from_nanos(errors.histogram.value_at_quantile(quantile));
+        HoldError {
+            count: errors.histogram.len(),
+            sum: errors.sum,
+            p50: at(0.5),
+            p99: at(0.99),
+            max: Duration::from_nanos(errors.histogram.max()),
+        }
+    }
+
+    /// Tells the requests that are done, and sets the timer for the next one.
+    fn wake(&self, state: &mut State) {
+        let now = self.now();
+        while let Some(completion) = state.model.completed(now) {
+            if let Some(sender) = state.waiting.remove(&completion.ticket) {
+                // A client that has left does not receive it.
+                let _ = sender.send(completion);
             }
-        };
-        Ok(Service { _counted: Some(self.counters.enter_service()), _permits: Some((worker, place)) })
+        }
+        let Some(next) = state.model.next_event() else { return };
+        // An alarm that rings too early costs less than setting it again for each request.
+        if state.alarm.is_none_or(|alarm| next < alarm) {
+            state.alarm = Some(next);
+            self.timer.set(Duration::from_nanos(next.saturating_sub(now)));
+        }
+    }
+
+    fn leave(&self, ticket: Ticket) {
+        let mut state = self.lock();
+        state.waiting.remove(&ticket);
+        state.model.leave(self.now(), ticket);
+        self.wake(&mut state);
+    }
+
+    fn record_error(&self, completion: &Completion) {
+        let late = self.now().saturating_sub(completion.ended);
+        let mut errors = self.errors();
+        errors.histogram.saturating_record(late.max(1));
+        errors.sum += Duration::from_nanos(late);
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic while it is held is a bug of the model, which would show in the numbers; nothing is worth a second one.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn errors(&self) -> MutexGuard<'_, Errors> {
+        self.errors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    /// Waits for a worker and for the end of the latency.
+    pub async fn over(&mut self) -> Completion {
+        let receiver = self.completion.as_mut().expect("waited for once");
+        let completion = receiver.await.expect("a request in the model is told of its end");
+        self.completion = None;
+        self.holds_worker = completion.keeps_worker;
+        self.workers.record_error(&completion);
+        completion
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.holds_worker {
+            self.workers.leave(self.ticket);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::num::NonZeroUsize;
-    use std::pin::pin;
-
-    use futures_util::poll;
 
     use super::*;
+    use crate::simulate::settings::Latency;
 
-    fn workers(workers: usize, queue: usize) -> (Workers, Arc<Counters>) {
-        let counters = Arc::new(Counters::default());
-        let capacity = Capacity::Workers { workers: NonZeroUsize::new(workers).unwrap(), queue };
-        (Workers::new(capacity, Arc::clone(&counters)), counters)
+    fn workers(capacity: Capacity, latency: Duration) -> Arc<Workers> {
+        let upstream = Upstream { capacity, latency: Latency::Fixed(latency), ..Upstream::new("a") };
+        Arc::new(Workers::new(1, Arc::new(upstream), Arc::default()).expect("a timer"))
     }
 
-    #[tokio::test]
-    async fn the_request_beyond_workers_and_queue_is_refused() {
-        let (workers, counters) = workers(1, 1);
+    fn narrow() -> Arc<Workers> {
+        let capacity = Capacity::Workers { workers: NonZeroUsize::MIN, queue: 1 };
+        workers(capacity, Duration::from_secs(3600))
+    }
 
-        let served = workers.enter().await.expect("a free worker");
-        let mut waiting = pin!(workers.enter());
-        assert!(poll!(&mut waiting).is_pending());
-        assert_eq!(workers.enter().await.err(), Some(Full));
+    #[test]
+    fn the_request_beyond_workers_and_queue_is_refused() {
+        let workers = narrow();
 
-        let stats = counters.stats();
+        let served = workers.enter(Arrival::new(0)).expect("a free worker");
+        let _waiting = workers.enter(Arrival::new(1)).expect("a place in the queue");
+        assert_eq!(workers.enter(Arrival::new(2)).err(), Some(Full));
+
+        let stats = workers.stats();
         assert_eq!((stats.in_service, stats.queued, stats.refused), (1, 1, 1));
         drop(served);
-        let _served = waiting.await.expect("the worker has become free");
-        assert_eq!((counters.stats().in_service, counters.stats().queued), (1, 0));
+        assert_eq!((workers.stats().in_service, workers.stats().queued), (1, 0));
     }
 
-    #[tokio::test]
-    async fn a_request_that_stops_waiting_gives_its_place_back() {
-        let (workers, counters) = workers(1, 1);
+    #[test]
+    fn a_request_that_stops_waiting_gives_its_place_back() {
+        let workers = narrow();
 
-        let _served = workers.enter().await.expect("a free worker");
-        {
-            let mut waiting = pin!(workers.enter());
-            assert!(poll!(&mut waiting).is_pending());
-        }
+        let _served = workers.enter(Arrival::new(0)).expect("a free worker");
+        drop(workers.enter(Arrival::new(1)).expect("a place in the queue"));
 
-        assert_eq!(counters.stats().queued, 0);
-        assert!(poll!(pin!(workers.enter())).is_pending(), "there is a place in the queue again");
-        assert_eq!(counters.stats().peak_queued, 1);
+        assert_eq!(workers.stats().queued, 0);
+        assert!(workers.enter(Arrival::new(2)).is_ok(), "there is a place in the queue again");
+        assert_eq!(workers.stats().peak_queued, 1);
+        assert!(workers.lock().waiting.len() == 1, "nothing is left of those who went");
     }
 
-    #[tokio::test]
-    async fn without_a_limit_everyone_is_served_and_the_peak_is_kept() {
-        let counters = Arc::new(Counters::default());
-        let workers = Workers::new(Capacity::Unlimited, Arc::clone(&counters));
+    #[test]
+    fn without_a_limit_everyone_is_served_and_the_peak_is_kept() {
+        let workers = workers(Capacity::Unlimited, Duration::from_secs(3600));
 
-        let mut served = Vec::new();
-        for _ in 0..100 {
-            served.push(workers.enter().await.expect("no limit"));
-        }
+        let served: Vec<Held> = (0..100).map(|n| workers.enter(Arrival::new(n)).expect("no limit")).collect();
         drop(served);
 
-        assert_eq!((counters.stats().in_service, counters.stats().peak_in_service), (0, 100));
+        assert_eq!((workers.stats().in_service, workers.stats().peak_in_service), (0, 100));
+    }
+
+    #[tokio::test]
+    async fn the_timer_ends_each_hold_after_its_latency_and_the_error_is_measured() {
+        let workers = workers(Capacity::Unlimited, Duration::from_millis(5));
+        let driver = Arc::clone(&workers);
+        let driver = tokio::spawn(async move { driver.drive().await });
+
+        for n in 0..20 {
+            let started = Instant::now();
+            let completion = workers.enter(Arrival::new(n)).expect("no limit").over().await;
+            assert!(started.elapsed() >= Duration::from_millis(5));
+            assert_eq!(completion.number, n);
+        }
+
+        driver.abort();
+        let error = workers.hold_error();
+        assert_eq!(error.count, 20);
+        assert!(error.p50 > Duration::ZERO && error.p50 <= error.p99 && error.p99 <= error.max, "{error:?}");
+        assert!(error.p50 <= error.sum, "{error:?}");
     }
 }

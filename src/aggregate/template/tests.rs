@@ -51,6 +51,29 @@ fn a_value_in_a_path_stays_in_its_segment() {
     }
 }
 
+/// A list sends the value of one body with each of its calls.
+#[test]
+fn a_part_of_a_body_in_a_head_has_a_limit_and_in_a_body_none() {
+    let with_text = |length: usize| {
+        let text = format!("{{\"text\":\"{}\"}}", "x".repeat(length));
+        Inputs { body: Some(json(&text)), ..Inputs::default() }
+    };
+    let in_path = source("search", "/search/{body.text}");
+    let mut in_query = source("search", "/search");
+    in_query.query = vec![("q".into(), template("x {body.text}"))];
+    let mut in_field = source("search", "/search");
+    in_field.headers = vec![("x-q".into(), HeaderTemplate::Template(template("{body.text}")))];
+    let mut in_body = source("search", "/search");
+    in_body.body = Some(RequestBody::Text(template("{body.text}")));
+
+    for source in [in_path, in_query, in_field] {
+        assert!(call(vec![source.clone()], &with_text(8 << 10), &[]).is_ok());
+        let refused = call(vec![source], &with_text((8 << 10) + 1), &[]);
+        assert_eq!(refused, Err(refusal("body.text", true, Problem::TooLong)));
+    }
+    assert!(call(vec![in_body], &with_text(1 << 20), &[]).is_ok());
+}
+
 #[test]
 fn a_value_that_would_make_another_path_is_refused() {
     for value in ["..", ".", "a/b", "/", "../admin", "http://evil", "//evil", "a\\b", "a\0b", "..;x", ".;"] {

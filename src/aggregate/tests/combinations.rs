@@ -3,10 +3,13 @@
 //!
 //! Source `n` ends after 10 + `n` ms, or hangs until its timeout of 1000 + `n` ms, so that the order of all ends is known.
 
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::aggregate::script::{End, answer, ms};
 use crate::aggregate::testing::{aggregate, source};
 use crate::config::model::aggregate::OnError;
+use crate::telemetry::{Completeness, Telemetry, catalogue};
 
 const MAX_DEPTH: usize = 8;
 
@@ -77,6 +80,8 @@ struct Expected {
 
 #[tokio::test(start_paused = true)]
 async fn every_combination_comes_to_what_the_oracle_says() {
+    let telemetry = Telemetry::quiet();
+    let mut expected_counts = BTreeMap::new();
     let mut checked = 0;
     for count in 1..=3 {
         for number in 0..BEHAVIOURS.len().pow(count) {
@@ -84,19 +89,50 @@ async fn every_combination_comes_to_what_the_oracle_says() {
             let behaviours: Vec<&Behaviour> = (0..count).map(digit).collect();
             for on_failure in ON_FAILURE {
                 let names: Vec<&str> = behaviours.iter().map(|behaviour| behaviour.name).collect();
-                assert_eq!(
-                    actual(&behaviours, on_failure).await,
-                    oracle(&behaviours, on_failure),
-                    "{names:?} {on_failure:?}"
-                );
+                let expected = oracle(&behaviours, on_failure);
+                assert_eq!(actual(&behaviours, on_failure, &telemetry).await, expected, "{names:?} {on_failure:?}");
+                count_expected(&expected, &mut expected_counts);
                 checked += 1;
             }
         }
     }
     assert_eq!(checked, (10 + 100 + 1000) * ON_FAILURE.len());
+    assert_eq!(counted(&telemetry), expected_counts, "the metrics say the same");
 }
 
-async fn actual(behaviours: &[&Behaviour], on_failure: OnFailure) -> Expected {
+/// Answers by completeness and failures by reason: what the metrics should have counted.
+fn count_expected(expected: &Expected, counts: &mut BTreeMap<String, u64>) {
+    let completeness = match expected.reason {
+        Reason::Ok => "complete",
+        Reason::Partial => "partial",
+        _ => "failed",
+    };
+    *counts.entry(completeness.to_owned()).or_default() += 1;
+    for reason in expected.reasons.iter().filter(|reason| !matches!(reason, Reason::Ok | Reason::NotNeeded)) {
+        *counts.entry(reason.code().to_owned()).or_default() += 1;
+    }
+}
+
+/// The same from the exposition, over all routes and sources.
+fn counted(telemetry: &Telemetry) -> BTreeMap<String, u64> {
+    let (_, text) = telemetry.render("text/plain");
+    let mut counts = BTreeMap::new();
+    for line in String::from_utf8(text).expect("text").lines() {
+        let label = match line.split_once('{') {
+            Some((name, _)) if name == catalogue::AGGREGATE_ANSWERS.name => "completeness=\"",
+            Some((name, _)) if name == catalogue::SOURCE_FAILURES.name => "reason=\"",
+            _ => continue,
+        };
+        let word = line.split_once(label).and_then(|(_, rest)| rest.split_once('"')).expect("the label is there").0;
+        let number: f64 = line.rsplit_once(' ').expect("a value").1.parse().expect("a number");
+        if number > 0.0 {
+            *counts.entry(word.to_owned()).or_default() += number as u64;
+        }
+    }
+    counts
+}
+
+async fn actual(behaviours: &[&Behaviour], on_failure: OnFailure, telemetry: &Telemetry) -> Expected {
     let mut script = Script::default();
     let mut sources = Vec::new();
     for (n, behaviour) in behaviours.iter().enumerate() {
@@ -118,7 +154,10 @@ async fn actual(behaviours: &[&Behaviour], on_failure: OnFailure) -> Expected {
     }
     let aggregate = Aggregate { meta: true, partial_status: 206, ..aggregate(sources) };
 
+    let route = format!("{}-{on_failure:?}", behaviours.len());
+    let metrics = telemetry.aggregate(&route, &aggregate);
     let ran = run(aggregate, &script).await;
+    metrics.record(&ran.outcomes, ran.took, Completeness::of(ran.merged.reason));
 
     Expected {
         status: ran.merged.status,

@@ -44,6 +44,28 @@ async fn a_value_is_called_for_once_and_stands_in_each_of_its_places() {
     assert_eq!(items(&ran), Items { total: 5, failed: 0, distinct: 2, cut: 0 });
 }
 
+/// A kilobyte asked for again and again must not become a gigabyte.
+#[tokio::test(start_paused = true)]
+async fn what_stands_in_many_places_counts_in_each_of_them() {
+    let answer = "8".repeat(1000);
+    let script = Script::default().answers("/1", ms(10), &answer);
+    let run_with = async |inputs: &Inputs, list: &str, max_bytes| {
+        let users = with(source("users", "/{item}"), |source| source.for_each = Some(for_each(list, 16, 10_000)));
+        let aggregate = Aggregate { max_bytes, ..aggregate(vec![users]) };
+        try_run(aggregate, inputs, &script, None).await.expect("not refused")
+    };
+    let same = query(&[("ids", &["1"; 10].join(","))]);
+    // One text, and so one call, written in three ways.
+    let alike = Json::parse(r#"["1",1,"\u0031"]"#.into(), 64).expect("JSON");
+    let alike = Inputs { body: Some(alike), ..Inputs::default() };
+
+    assert_eq!(run_with(&same, "query.ids", 10_000).await.endings(), ["ok"]);
+    let beyond = run_with(&same, "query.ids", 9_999).await;
+    assert_eq!((beyond.reasons(), beyond.outcomes[0].attempts), (vec![Reason::UpstreamTooLarge], 1));
+    assert_eq!(run_with(&alike, "body", 3_000).await.endings(), ["ok"]);
+    assert_eq!(run_with(&alike, "body", 2_999).await.reasons(), [Reason::UpstreamTooLarge]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_empty_list_is_an_answer() {
     let ran = run_for(" , ", each(1, 1), &Script::default()).await;

@@ -35,6 +35,7 @@ pub fn check(cx: &mut Decoder<'_>, root: &Root, route: &NamedItem<Route>) {
     checked.count(cx);
     checked.names(cx);
     checked.references(cx);
+    checked.items(cx);
     checked.strategy(cx);
     checked.shape(cx);
     checked.coalesce(cx);
@@ -98,6 +99,25 @@ impl Checked<'_> {
                 let problem = Problem::error(Code::Conflict, source.span.clone(), message)
                     .related(self.route.value.path.span(), "the route's path");
                 cx.report(problem.help("give one of them another name"));
+            } else if name == "_meta" && self.aggregate.meta.copied() == Some(true) {
+                let message = "a source cannot be called `_meta` beside the `_meta` of the answer";
+                let problem = Problem::error(Code::Conflict, source.span.clone(), message)
+                    .related(self.aggregate.meta.span(), "asked for here");
+                cx.report(problem.help("give the source another name"));
+            }
+        }
+    }
+
+    /// A list whose items are in none of the calls: easily forgotten, and the answer is the same one again and again.
+    fn items(&self, cx: &mut Decoder<'_>) {
+        let references = self.aggregate.references();
+        for (index, source) in self.aggregate.sources().iter().enumerate() {
+            let mut own =
+                references.iter().filter(|(_, place)| matches!(place, Place::Source { index: of, .. } if *of == index));
+            if source.value.for_each.get().is_some() && !own.any(|(written, _)| written.head == "item") {
+                let message = format!("every call of `{}` is the same: none has its `{{item}}`", source.name);
+                let problem = Problem::warning(Code::NoEffect, source.value.for_each.key_span(), message);
+                cx.report(problem.help("put `{item}` into the path, the query, a header or the body"));
             }
         }
     }

@@ -240,14 +240,14 @@ pub fn unlimited(aggregate: &Aggregate) -> Vec<&str> {
 pub fn memory(aggregate: &Aggregate, in_flight: Option<usize>) -> Vec<String> {
     let bound = memory::of(aggregate);
     let limited = if bound.request < bound.sources {
-        format!("`max_bytes`; the limits of its sources add up to {}", show_bytes(bound.sources))
+        format!("`max_bytes`; while they arrive {} at most", show_bytes(bound.peak))
     } else {
         "the limits of its sources together".to_owned()
     };
     let mut rows = vec![("answers to one request".to_owned(), format!("{}, {limited}", show_bytes(bound.request)))];
     match in_flight.into_iter().chain(aggregate.background.as_ref().map(|background| background.max_running)).min() {
         Some(count) => {
-            rows.push((format!("{count} requests in flight"), show_bytes(bound.request.saturating_mul(count as u64))));
+            rows.push((format!("{count} requests in flight"), show_bytes(bound.peak.saturating_mul(count as u64))));
         }
         None => rows.push(("requests in flight".to_owned(), "any number; `max_in_flight` gives a bound".to_owned())),
     }

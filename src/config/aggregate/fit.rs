@@ -73,14 +73,16 @@ impl Checked<'_> {
     pub(super) fn memory(&self, cx: &mut Decoder<'_>, root: &Root) {
         let Some(max_bytes) = self.aggregate.max_bytes.copied() else { return };
         let answers = self.aggregate.sources().iter().map(|source| {
+            let max_body = source.value.max_body.copied().map_or(0, |size| size.0);
             let items = source.value.max_items.copied().filter(|_| source.value.for_each.is_written());
-            memory::answers(source.value.max_body.copied().map_or(0, |size| size.0), items)
+            let at_once = items.map(|items| source.value.concurrency.copied().map_or(items, |calls| calls.min(items)));
+            (memory::answers(max_body, items), memory::answers(max_body, at_once))
         });
         let bound = memory::bound(answers, max_bytes.0);
         let of_all = root.limits.get().and_then(|limits| limits.max_in_flight.copied());
         let running = self.aggregate.background_on().and_then(|background| background.max_running.copied());
         let in_flight = [self.route.value.max_in_flight.copied(), of_all, running].into_iter().flatten().min();
-        let total = bound.request.saturating_mul(in_flight.unwrap_or(1) as u64);
+        let total = bound.peak.saturating_mul(in_flight.unwrap_or(1) as u64);
         if total <= MUCH_MEMORY {
             return;
         }
@@ -89,7 +91,7 @@ impl Checked<'_> {
                 "the answers of route `{}` may take {} of memory: {count} requests in flight, each up to {}",
                 self.route.name,
                 show_bytes(total),
-                show_bytes(bound.request)
+                show_bytes(bound.peak)
             ),
             None => format!(
                 "the answers to one request of route `{}` may take {} of memory",

@@ -15,7 +15,7 @@ pub mod html;
 pub mod json;
 pub mod ndjson;
 pub mod schema;
-mod svg;
+pub mod svg;
 pub mod text;
 
 pub use super::result::HistogramError;

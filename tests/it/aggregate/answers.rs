@@ -6,7 +6,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use super::upstream::{Reply, Upstream};
-use super::{at_rest, forebay, get};
+use super::{at_rest, forebay, get, ms};
 
 fn gzip(text: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
@@ -129,4 +129,82 @@ async fn bodies_that_are_too_large_or_no_json_fail_their_source_alone() {
     let reason = |name: &str| meta[name]["reason"].as_str().unwrap_or("none").to_owned();
     assert_eq!((reason("large").as_str(), reason("deep").as_str()), ("upstream_too_large", "upstream_too_deep"));
     assert_eq!((reason("html").as_str(), reason("invalid").as_str()), ("upstream_bad_body", "upstream_bad_body"));
+}
+
+#[tokio::test]
+async fn all_answers_together_are_bounded_too() {
+    let app = Upstream::start(|request| {
+        let reply = Reply::json(format!("\"{}\"", "x".repeat(600)));
+        // One after the other, so that it is clear who comes too late.
+        reply.after(ms(if request.starts_with("GET /b ") { 300 } else { 0 }))
+    })
+    .await;
+    let forebay = forebay(
+        app.address,
+        r#"
+        [route.both]
+        path = "/both"
+        [route.both.aggregate]
+        max_bytes = "1KiB"
+        meta = true
+        [route.both.aggregate.source]
+        a = { upstream = "app", path = "/a" }
+        b = { upstream = "app", path = "/b" }
+        "#,
+    )
+    .await;
+
+    let response = get(&forebay, "/both").await;
+
+    let body = response.json();
+    assert_eq!((response.status, response.header("x-forebay-completeness")), (200, Some("1/2")));
+    assert_eq!(body["a"].as_str().map(str::len), Some(600));
+    assert_eq!(body["_meta"]["sources"]["b"]["reason"], "upstream_too_large");
+}
+
+/// A source that is to name a list and does not fails the source over the list.
+#[tokio::test]
+async fn a_list_that_is_none_fails_its_source_alone() {
+    let app = Upstream::start(|request| match request.split(' ').nth(1) {
+        Some("/teams/object") => Reply::json(r#"{"members":{"a":1}}"#),
+        Some("/teams/none") => Reply::json("{}"),
+        Some("/teams/empty") => Reply::json(r#"{"members":[]}"#),
+        Some("/teams/mixed") => Reply::json(r#"{"members":[1,null,{"a":1},"x","1"]}"#),
+        _ => Reply::json("true"),
+    })
+    .await;
+    let forebay = forebay(
+        app.address,
+        r#"
+        [route.team]
+        path = "/team/{name}"
+        [route.team.aggregate]
+        respond = { team = "{team}", members = "{members}" }
+        meta = true
+        [route.team.aggregate.source]
+        team = { upstream = "app", path = "/teams/{name}" }
+        members = { upstream = "app", path = "/users/{item}", for_each = "{team.members}" }
+        "#,
+    )
+    .await;
+
+    let missing = r#"{"error":"Failed to fetch members: A value that this call needs is not there"}"#;
+    for (name, members, reason) in [
+        ("object", missing.to_owned(), Some("missing_value")),
+        ("none", missing.to_owned(), Some("missing_value")),
+        ("empty", "[]".to_owned(), None),
+        // Each item on its own: two have no text that could stand in a path.
+        ("mixed", format!("[true,{missing},{missing},true,true]"), Some("partial")),
+    ] {
+        let response = get(&forebay, &format!("/team/{name}")).await;
+
+        let body = response.text();
+        assert_eq!(response.status, 200, "{name}: {body}");
+        assert!(body.contains(&format!(r#""members":{members},"_meta""#)), "{name}: {body}");
+        assert_eq!(response.json()["_meta"]["sources"]["members"]["reason"].as_str(), reason, "{name}: {body}");
+    }
+    let mut called = app.lines();
+    called.retain(|line| line.contains("/users/"));
+    called.sort();
+    assert_eq!(called, ["GET /users/1 HTTP/1.1", "GET /users/x HTTP/1.1"], "1 and \"1\" are the same call");
 }

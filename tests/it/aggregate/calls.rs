@@ -340,3 +340,48 @@ async fn redirects_are_not_followed() {
     assert!(!response.text().contains(&elsewhere.address.to_string()), "{}", response.text());
     assert!(!response.text().contains(&app.address.to_string()), "{}", response.text());
 }
+
+#[tokio::test]
+async fn a_body_that_the_templates_cannot_read_is_refused_before_any_call() {
+    let app = Upstream::json("1").await;
+    let forebay = by_path_query_header_and_body(&app).await;
+    let send = async |body: &[u8]| {
+        let headers = [("content-type", "application/json")];
+        http::request(forebay.address(), "POST", "/body", &headers, body).await.expect("an answer")
+    };
+    let deep = format!("{}1{}", "[".repeat(1000), "]".repeat(1000));
+    let bodies: [&[u8]; 8] =
+        [b"", b"{", b"[]", b"{}", br#"{"id":null}"#, br#"{"id":{"a":1}}"#, b"{\"id\":\"\xff\"}", deep.as_bytes()];
+
+    for body in bodies {
+        let response = send(body).await;
+        assert_eq!(
+            (response.status, response.reason()),
+            (400, Some("bad_request")),
+            "{:?}",
+            String::from_utf8_lossy(body)
+        );
+    }
+    assert_eq!(app.lines(), Vec::<String>::new());
+    assert_eq!(send(br#"{"id":1.50}"#).await.status, 200);
+    assert_eq!(app.lines(), ["GET /v1/1.50/profile HTTP/1.1"], "a number is what the client wrote");
+}
+
+#[tokio::test]
+async fn a_field_in_several_lines_is_sent_on_whole() {
+    let app = Upstream::json("1").await;
+    let route = r#"
+        [route.a]
+        path = "/a"
+        [route.a.aggregate.source]
+        a = { upstream = "app", path = "/a", forward_headers = ["cookie", "accept-language"] }
+        "#;
+    let forebay = forebay(app.address, route).await;
+    let fields = [("cookie", "a=1"), ("cookie", "b=2"), ("accept-language", "de"), ("accept-language", "en")];
+
+    let answer = http::request(forebay.address(), "GET", "/a", &fields, b"").await.expect("an answer");
+
+    assert_eq!(answer.status, 200);
+    let sent = app.seen().requests[0].to_ascii_lowercase();
+    assert!(sent.contains("\r\ncookie: a=1; b=2\r\n") && sent.contains("\r\naccept-language: de, en\r\n"), "{sent}");
+}

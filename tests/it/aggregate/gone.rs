@@ -4,6 +4,7 @@ use tokio::time::Instant;
 
 use super::upstream::{Gate, Reply, Upstream};
 use super::{at_rest, forebay, get, ms};
+use crate::support::eventually;
 use crate::support::http::{self, quantile};
 
 fn three(settings: &str) -> String {
@@ -60,8 +61,7 @@ async fn a_client_that_leaves_a_route_that_finishes_leaves_all_sources_to_their_
     drop(http::hold(forebay.address(), "/three").await);
     app.working_on(3).await;
     let detached = async || forebay.scrape().await.sum("forebay_detached_tasks", &[]);
-    crate::support::eventually("the work is counted as detached", async || (detached().await == 1.0).then_some(()))
-        .await;
+    eventually("the work is counted as detached", async || (detached().await == 1.0).then_some(())).await;
     gate.open();
     app.until("all three are answered", |seen| seen.answered == 3).await;
 
@@ -92,6 +92,22 @@ async fn work_without_a_client_keeps_its_place_in_the_limit() {
 }
 
 #[tokio::test]
+async fn a_client_that_leaves_gives_up_the_places_of_its_sources_in_the_queue() {
+    let app = Upstream::start(|_| Reply::never()).await;
+    let upstream = "max_in_flight = 1\nqueue = { capacity = 10, timeout = \"20s\" }\n";
+    let forebay = forebay(app.address, &(upstream.to_owned() + &three("on_client_gone = \"cancel\""))).await;
+    let depth = async || forebay.scrape().await.sum("forebay_queue_depth", &[("name", "app")]);
+
+    let client = http::hold(forebay.address(), "/three").await;
+    eventually("two sources wait for the third", async || (depth().await == 2.0).then_some(())).await;
+    drop(client);
+
+    app.until("the third is cancelled", |seen| seen.abandoned == 1).await;
+    at_rest(&forebay).await;
+    assert_eq!(app.seen().requests.len(), 1, "those who waited were never sent");
+}
+
+#[tokio::test]
 async fn shared_work_is_cancelled_when_the_last_of_its_clients_has_left() {
     let app = Upstream::start(|_| Reply::never()).await;
     let shared = three("on_client_gone = \"cancel\"\n[route.three.aggregate]\ncoalesce = [\"path\"]");
@@ -100,7 +116,7 @@ async fn shared_work_is_cancelled_when_the_last_of_its_clients_has_left() {
     let first = http::hold(forebay.address(), "/three").await;
     app.working_on(3).await;
     let second = http::hold(forebay.address(), "/three").await;
-    crate::support::eventually("two clients wait", async || {
+    eventually("two clients wait", async || {
         (forebay.scrape().await.sum("forebay_requests_in_flight", &[]) == 2.0).then_some(())
     })
     .await;

@@ -1,15 +1,19 @@
 //! Aggregates on the wire: the real binary between raw clients and upstreams that do what each test says.
 //!
-//! What goes out (`calls`), what comes back (`answers`), who leaves (`gone`), what is shared and bounded (`limits`), parts as
-//! they complete (`streams`), both versions of HTTP (`http2`), reload and shutdown (`lifecycle`), what is seen of it (`seen`).
+//! What goes out (`calls`), what comes back (`answers`), what is enough (`strategies`), who leaves (`gone`), what is shared
+//! and bounded (`limits`), parts as they complete (`streams`), work in the background (`jobs`), both versions of HTTP
+//! (`http2`), reload and shutdown (`lifecycle`), what is seen of it (`seen`).
 
 mod answers;
+mod attacks;
 mod calls;
 mod gone;
 mod http2;
+mod jobs;
 mod lifecycle;
 mod limits;
 mod seen;
+mod strategies;
 mod streams;
 mod upstream;
 

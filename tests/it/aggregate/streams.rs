@@ -97,6 +97,7 @@ async fn lines_come_in_the_order_of_completion_and_the_summary_last() {
     assert_eq!(summary["sources"]["b"]["reason"], "upstream_5xx");
     let line = &forebay.access_log_of(1).await[0];
     assert_eq!((&line["reason"], &line["bytes_out"]), (&"partial".into(), &content.len().into()), "{line}");
+    assert_eq!((&line["completeness"], &line["attempts"]), (&"2/3".into(), &3.into()), "{line}");
     at_rest(&forebay).await;
 }
 
@@ -186,4 +187,65 @@ async fn a_client_that_leaves_a_stream_that_finishes_cancels_nothing() {
     assert_eq!(line["reason"], "client_gone", "{line}");
     let scrape = at_rest(&forebay).await;
     assert_eq!(scrape.sum("forebay_detached_tasks_ended_total", &[("result", "finished")]), 1.0);
+}
+
+/// HTTP/1.0 has no chunks: the end of the connection is the end of the stream.
+#[tokio::test]
+async fn an_http10_client_gets_the_parts_until_the_connection_ends() {
+    let (app, gates) = three().await;
+    let forebay = forebay(app.address, THREE).await;
+    gates.iter().for_each(Gate::open);
+
+    let mut client = Connection::open(forebay.address()).await.unwrap();
+    client.send("GET /three HTTP/1.0\r\nhost: x\r\naccept: application/x-ndjson\r\n\r\n").await.unwrap();
+    let response = client.response().await.expect("an answer");
+
+    assert_eq!(response.header("transfer-encoding"), None);
+    let text = response.text();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 4, "{text}");
+    assert!(lines[3].starts_with(r#"{"summary":"#), "{text}");
+}
+
+/// The head of the whole answer, and no body: nothing is streamed to HEAD.
+#[tokio::test]
+async fn head_gets_the_fields_of_the_whole_answer() {
+    let (app, gates) = three().await;
+    let forebay = forebay(app.address, THREE).await;
+    gates.iter().for_each(Gate::open);
+
+    let mut client = Connection::open(forebay.address()).await.unwrap();
+    for _ in 0..2 {
+        client.send("HEAD /three HTTP/1.1\r\nhost: x\r\naccept: application/x-ndjson\r\n\r\n").await.unwrap();
+        let response = client.response_to("HEAD").await.expect("an answer");
+        assert_eq!((response.status, response.header("content-type")), (200, Some("application/json")));
+        assert_eq!(response.header("x-forebay-completeness"), Some("2/3"));
+        assert!(response.header("content-length").is_some(), "{response:?}");
+    }
+}
+
+/// Parts wait in memory for a client that does not read them, so he has only the listener's time for it.
+#[tokio::test]
+async fn a_client_that_does_not_read_is_given_up_and_the_rest_cancelled() {
+    let large = format!("\"{}\"", "x".repeat(30_000_000));
+    let app = Upstream::start(move |request| match request.starts_with("GET /a ") {
+        true => Reply::json(&large),
+        false => Reply::never(),
+    })
+    .await;
+    let listener = "[listener]\naddress = \"127.0.0.1:0\"\ntimeouts = { write = \"500ms\" }\n";
+    let routes = THREE.replace("path = \"/a\"", "path = \"/a\", max_body = \"40MiB\"");
+    let routes = routes.replace(
+        "[route.three.aggregate.source]",
+        "[route.three.aggregate]\nmax_bytes = \"64MiB\"\n[route.three.aggregate.source]",
+    );
+    let routes = routes.replace("deadline = ", "on_client_gone = \"cancel\"\ndeadline = ");
+    let forebay = forebay(app.address, &(routes + listener)).await;
+
+    let _client = ask(&forebay, "application/x-ndjson").await;
+    app.until("the other two are cancelled", |seen| seen.abandoned == 2).await;
+
+    let line = &forebay.access_log_of(1).await[0];
+    assert_eq!(line["reason"], "write_timeout", "{line}");
+    at_rest(&forebay).await;
 }

@@ -66,11 +66,72 @@ async fn the_demo_shows_what_its_banner_says() {
     assert!(shed.len() >= 6, "{sync:?}");
     assert!(shed.iter().filter(|took| **took < Duration::from_secs(2)).count() >= 6, "{shed:?}");
 
+    several_services_in_one_answer(sidecar, admin).await;
+
     let scrape = Scrape::fetch(admin).await;
     assert!(scrape.sum("forebay_requests_total", &[("route", "sync"), ("reason", "queue_full")]) >= 6.0);
 
     demo.signal(Signal::INT);
     demo.ended().await;
+}
+
+/// The second part of the banner: all at once, as nobody types it.
+async fn several_services_in_one_answer(sidecar: SocketAddr, admin: SocketAddr) {
+    let whole = async |target: &str| {
+        let (answer, took) = http::timed_get(sidecar, target).await;
+        let answer = answer.expect("an answer");
+        assert_eq!(answer.status, 200, "{target}: {}", answer.text());
+        (answer.text(), took)
+    };
+    let events = async {
+        let accept = [("accept", "text/event-stream")];
+        http::request(sidecar, "GET", "/tasks", &accept, b"").await.expect("an answer").text()
+    };
+    let report = async {
+        let accepted = http::request(sidecar, "POST", "/start-background", &[], b"").await.expect("an answer");
+        let job = accepted.header("location").expect("where the result will be").to_owned();
+        let first = http::get(sidecar, &job).await.expect("an answer").status;
+        let result = eventually("the report is there", async || {
+            http::get(sidecar, &job).await.ok().filter(|answer| answer.status != 202)
+        });
+        (accepted.status, first, result.await.text())
+    };
+    let client = http::hold(sidecar, "/shielded").await;
+    eventually("the work of a client who is about to leave", async || {
+        (Scrape::fetch(admin).await.sum("forebay_requests_in_flight", &[("route", "shielded")]) == 1.0).then_some(())
+    })
+    .await;
+    drop(client);
+
+    let ((users, users_took), (safe, safe_took), (team, team_took), (proxy, _), events, report) = tokio::join!(
+        whole("/users-async"),
+        whole("/users-async-safe"),
+        whole("/team/blue"),
+        whole("/proxy"),
+        events,
+        report
+    );
+
+    let (first, third) = (r#"{"id":1,"name":"User 1"}"#, r#"{"id":3,"name":"User 3"}"#);
+    let second = r#"{"id":2,"name":"User 2"}"#;
+    let late = r#"{"error":"Failed to fetch user2: The source took longer than its timeout"}"#;
+    assert_eq!(users, format!(r#"{{"users":[{first},{second},{third}]}}"#));
+    assert_eq!(safe, format!(r#"{{"users":[{first},{late},{third}]}}"#));
+    assert_eq!(team, format!(r#"{{"team":"blue","members":[{third},{first},{second}],"other":"fast"}}"#));
+    assert_eq!(proxy, r#"{"proxy":{"team":"blue","members":[3,1,2]}}"#);
+    let seconds = |from: u64, to: u64| Duration::from_secs(from)..Duration::from_secs(to);
+    assert!(seconds(1, 3).contains(&users_took), "{users_took:?}");
+    assert!(seconds(2, 4).contains(&safe_took), "{safe_took:?}");
+    assert!(seconds(2, 4).contains(&team_took), "{team_took:?}");
+    let order =
+        ["\"source\":\"b\"", "\"source\":\"a\"", "\"source\":\"c\"", "event: summary"].map(|part| events.find(part));
+    assert!(order.iter().all(Option::is_some) && order.is_sorted(), "{order:?} {events}");
+    assert_eq!(report, (202, 202, r#"{"report":["User 1","User 2"]}"#.to_owned()));
+    eventually("the shielded work is finished", async || {
+        let finished = [("result", "finished")];
+        (Scrape::fetch(admin).await.sum("forebay_detached_tasks_ended_total", &finished) == 1.0).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

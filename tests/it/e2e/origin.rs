@@ -185,9 +185,9 @@ async fn fast_requests_stay_fast_while_a_thousand_slow_ones_hang() {
     let beside = fast_p99(forebay.address()).await;
 
     println!("p99 of the fast route: alone {alone:?}, beside 1000 hanging requests {beside:?}");
-    // "Does not move" on a quiet machine; a neighbour's build may triple a millisecond, but a request that had to
+    // "Does not move" on a quiet machine; a dozen builds may make a millisecond many, but a request that had to
     // wait for a slow one would take minutes.
-    assert!(beside < alone * 5 + Duration::from_millis(50), "alone {alone:?}, beside {beside:?}");
+    assert!(beside < alone * 10 + Duration::from_millis(500), "alone {alone:?}, beside {beside:?}");
     drop(slow);
     let scrape = forebay.idle().await;
     assert_eq!(scrape.sum("forebay_requests_total", &[("route", "slow"), ("reason", "client_gone")]), 1000.0);
