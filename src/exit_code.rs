@@ -21,7 +21,8 @@ pub enum Exit {
     /// The configuration is wrong (`EX_CONFIG`). Trying again does not help: systemd's
     /// `RestartPreventExitStatus=78` is made for it.
     BadConfig,
-    /// A second signal ended an orderly stop before it was complete. The same for SIGTERM and SIGINT: what
+    /// A second signal ended an orderly stop before it was complete; a load test is interrupted by the first, since
+    /// what it leaves is not the result that was asked for. The same for SIGTERM and SIGINT: what
     /// matters to a script is that work was cut, not which key was pressed.
     Interrupted,
 }

@@ -126,8 +126,8 @@ pub struct Expectation {
     pub tolerance: Duration,
 }
 
-/// An answer has to cross two kernels and be read by a process that does other things as well.
-pub const TOLERANCE: Duration = Duration::from_millis(50);
+/// An answer has to be read by a process that does other things as well, on a machine that is under load.
+pub const TOLERANCE: Duration = Duration::from_millis(100);
 
 /// What a status should be when nobody says: the request was understood and done, or is answered elsewhere.
 pub const SUCCESS: StatusRange = StatusRange { first: 200, last: 399 };

@@ -322,8 +322,7 @@ fn path(text: &str) -> Result<String, String> {
     if text.starts_with('/') { Ok(text.to_owned()) } else { Err("a path begins with `/`".to_owned()) }
 }
 
-/// The arguments as they were typed, with what must not stand in a report taken out: values of headers that carry
-/// credentials, bodies, and passwords in query strings stay with the user.
+/// The arguments as they were typed, for reports, without the values of headers that carry credentials.
 pub fn masked(arguments: impl IntoIterator<Item = String>) -> Vec<String> {
     let mut masked = Vec::new();
     let mut takes_header = false;

@@ -18,11 +18,13 @@ use super::origin::Stream;
 use super::{RequestBody, failure};
 use crate::load::ErrorKind;
 
+type Driver = Pin<Box<http1::Connection<TokioIo<Stream>, RequestBody>>>;
+
 /// A connection that nobody else uses now.
 pub struct Connection {
     sender: http1::SendRequest<RequestBody>,
     /// `None` once it has ended.
-    driver: Option<Pin<Box<http1::Connection<TokioIo<Stream>, RequestBody>>>>,
+    driver: Option<Driver>,
     pub requests: u32,
 }
 

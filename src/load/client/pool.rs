@@ -57,10 +57,8 @@ pub struct Http1 {
 impl Http1 {
     /// A connection, and how long it took to make it if it is new.
     pub async fn take(&self) -> Result<(Connection, Option<Duration>), ErrorKind> {
-        if self.requests_per_connection > 1 {
-            if let Some(connection) = self.idle.take().await {
-                return Ok((connection, None));
-            }
+        if let Some(connection) = self.idle.take().await {
+            return Ok((connection, None));
         }
         let began = Instant::now();
         let connection = Connection::new(self.connector.connect().await?).await?;

@@ -70,7 +70,7 @@ pub async fn execute(
         let _ = writeln!(stderr.lock(), "{line}");
     }
 
-    let gates = options.judgement.abort_on_fail.then_some(options.judgement.fail.as_slice()).unwrap_or_default();
+    let gates = if options.judgement.abort_on_fail { options.judgement.fail.as_slice() } else { &[] };
     let (report, missed) = perform(&job, &blueprint, &options, gates).await.map_err(Failure::failed)?;
     let names: Vec<String> = job.targets.iter().map(|target| target.name.clone()).collect();
     let mut result = report.into_result(command_line, &names);

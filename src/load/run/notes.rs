@@ -1,10 +1,9 @@
 //! What a run showed beyond its numbers: checks that failed, and promises of the configuration that were not kept.
 
-use std::time::Duration;
-
 use super::job::Job;
 use crate::load::checks::{Expectation, Tally};
 use crate::load::client::Blueprint;
+use crate::load::report::format;
 use crate::load::result::RunResult;
 use crate::load::targets::Target;
 use crate::units::show_duration;
@@ -26,11 +25,11 @@ fn broken_promise(target: &Target, expectation: &Expectation, tally: &Tally) -> 
     let (late, latest) = tally.late();
     let deadline = expectation.deadline.filter(|_| late > 0)?;
     Some(format!(
-        "BROKEN PROMISE: {late} requests of {} took longer than the deadline of {} (and {} of tolerance), one of them {}",
+        "BROKEN PROMISE: {} took longer than its deadline of {} (and {} of tolerance) {late} times, at worst {}",
         target.name,
         show_duration(deadline),
         show_duration(expectation.tolerance),
-        show_duration(Duration::from_millis(u64::try_from(latest.as_millis()).unwrap_or(u64::MAX))),
+        format::time(latest.as_nanos() as f64),
     ))
 }
 
