@@ -400,7 +400,11 @@ async fn release_all<P: Protocol>(caller: &Caller<P>, pacer: &Pacer) -> io::Resu
                 }
             }
             Step::Wait(at) => {
-                in_a_row = 0;
+                if in_a_row > 0 {
+                    // What was released goes out before the next wait is prepared.
+                    in_a_row = 0;
+                    tokio::task::yield_now().await;
+                }
                 tokio::select! {
                     waited = pacer.until(at) => waited?,
                     // Somebody's next request may be due before.

@@ -1,3 +1,5 @@
+//! Gates against runs whose truth is known.
+
 use proptest::prelude::*;
 
 use super::*;

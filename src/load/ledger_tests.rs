@@ -57,6 +57,18 @@ fn censored_requests_are_in_the_distribution_and_failures_are_not() {
 }
 
 #[test]
+fn an_expected_refusal_is_ok_and_improves_no_percentile() {
+    let mut ledger = Ledger::new(0);
+    book(&mut ledger, &sample(0, 0, 0, 9 * MS, End::Ok { status: 404 }));
+    book(&mut ledger, &sample(1, 1, 1, MS, End::Ok { status: 429 }));
+
+    let closed = close(ledger, SECOND, 0);
+
+    assert_eq!((closed.totals.counts.ok, closed.totals.response.count, closed.totals.failed.count), (2, 1, 1));
+    assert_eq!(closed.targets[&0].response.count, 1);
+}
+
+#[test]
 fn the_warm_up_is_kept_apart() {
     let mut ledger = Ledger::new(1);
     book(&mut ledger, &sample(0, 0, 0, 1_500 * MS, End::HttpError { status: 500 }));

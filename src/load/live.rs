@@ -1,7 +1,7 @@
 //! What is seen of a run while it goes on: a block that is drawn anew on a terminal, a line each second elsewhere.
 //!
-//! The driver's own thread (not its workers) keeps a [`Tracker`] and leaves a [`Snapshot`] behind some times a second.
-//! A [`View`] has a thread of its own, takes the latest and draws it: a terminal that is slow or stopped (Ctrl-S)
+//! Whoever observes the driver (in its own task, not a worker's) keeps a [`Tracker`] and leaves a [`Snapshot`] behind
+//! some times a second. A [`View`] has a thread of its own, takes the latest and draws it: a terminal that is slow or stopped (Ctrl-S)
 //! holds up the drawing, never the run.
 
 use std::collections::BTreeMap;
@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::driver::Progress;
 use super::ledger::{Book, Counts, Second, Timings};
 use super::report::Look;
 use super::result::{Distribution, SecondRecord};
@@ -21,6 +22,8 @@ mod draw;
 
 /// Four pictures a second are fluent enough to read numbers in.
 const FRAME: Duration = Duration::from_millis(250);
+/// Workers hand over every tenth of a second: a second that has just ended lacks what they have not told yet.
+const TOLD_AFTER_NS: u64 = 250_000_000;
 /// Seconds that are kept to be shown: more than a terminal is wide.
 const ROWS: usize = 240;
 
@@ -135,26 +138,42 @@ impl Row {
 #[derive(Debug, Default)]
 pub struct Tracker {
     warm_up: u32,
+    planned_ns: u64,
     settled: BTreeMap<u32, Row>,
 }
 
 impl Tracker {
-    /// `warm_up` in seconds, as the book has it.
-    pub fn new(warm_up: u32) -> Self {
-        Self { warm_up, settled: BTreeMap::new() }
+    /// `warm_up` in seconds, as in the plan.
+    pub fn new(warm_up: u32, planned_ns: u64) -> Self {
+        Self { warm_up, planned_ns, settled: BTreeMap::new() }
     }
 
-    /// To be told of everything that [`Book::settle`] returns.
-    pub fn settled(&mut self, second: &SecondRecord) {
+    /// What the driver tells of, made into what is shown. Some hundred microseconds in the task of the caller.
+    pub fn observe(&mut self, progress: &Progress<'_>, interrupted: bool) -> Snapshot {
+        progress.settled.iter().for_each(|second| self.settled(second));
+        let phase = match (interrupted, progress.draining) {
+            (true, _) => Phase::Interrupted,
+            (false, true) => Phase::Draining,
+            (false, false) if progress.now < u64::from(self.warm_up) * SECOND => Phase::WarmUp,
+            (false, false) => Phase::Measuring,
+        };
+        let moment =
+            Moment { phase, elapsed_ns: progress.now, planned_ns: self.planned_ns, in_flight: progress.in_flight };
+        self.snapshot(progress.book, moment)
+    }
+
+    fn settled(&mut self, second: &SecondRecord) {
         self.settled.insert(second.second, Row::of_settled(second));
         while self.settled.len() > ROWS {
             self.settled.pop_first();
         }
     }
 
-    /// Adds up what is settled and what is not: some hundred microseconds, so not for a worker's thread.
-    pub fn snapshot(&self, book: &Book, moment: Moment) -> Snapshot {
-        let now = u32::try_from(moment.elapsed_ns / SECOND).unwrap_or(u32::MAX);
+    /// Adds up what is settled and what is not.
+    fn snapshot(&self, book: &Book, moment: Moment) -> Snapshot {
+        // At the end there is no later picture for it to be whole in.
+        let lag = if moment.phase == Phase::Draining { 0 } else { TOLD_AFTER_NS };
+        let now = u32::try_from(moment.elapsed_ns.saturating_sub(lag) / SECOND).unwrap_or(u32::MAX);
         let mut response = book.total().response.clone();
         let mut lateness = book.total().lateness.clone();
         let mut rows = self.settled.clone();

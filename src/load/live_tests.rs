@@ -1,3 +1,5 @@
+//! Pictures for a fixed snapshot, and what the view writes of them.
+
 use std::io;
 use std::sync::{Arc, Mutex};
 
@@ -50,7 +52,7 @@ fn the_block_shows_what_matters_now() {
         block.join("\n"),
         "\
 GET http://127.0.0.1:8080/  open
-############------------------  12 s of 30 s, 17 s left
+############------------------  12 s of 30 s, 18 s left
 rate       200/s due, 198/s sent, 197/s ended; 1 234 in flight
                   p50       p95       p99       max  late p99
 second 11     12.0 ms   40.0 ms   30.0 ms   60.0 ms   55.0 us   5 still in flight
@@ -178,7 +180,7 @@ fn a_closed_pipe_ends_the_view_and_nothing_else() {
 fn a_snapshot_adds_up_what_is_settled_and_what_is_not() {
     let mut ledger = Ledger::new(1);
     let mut book = Book::new(1);
-    let mut tracker = Tracker::new(1);
+    let mut tracker = Tracker::new(1, 4 * SECOND);
     for second in 0..4_u64 {
         let intended = second * SECOND;
         ledger.scheduled(intended);
@@ -201,10 +203,13 @@ fn a_snapshot_adds_up_what_is_settled_and_what_is_not() {
         }
     }
     book.absorb(ledger.take(4 * SECOND));
-    book.settle(2 * SECOND).iter().for_each(|second| tracker.settled(second));
+    let settled = book.settle(2 * SECOND);
+    let progress = Progress { now: 4 * SECOND, in_flight: 1, book: &book, settled: &settled, draining: true };
 
-    let moment = Moment { elapsed_ns: 4 * SECOND, ..Moment::default() };
-    let snapshot = tracker.snapshot(&book, moment);
+    let snapshot = tracker.observe(&progress, false);
+
+    assert_eq!(snapshot.moment.phase, Phase::Draining);
+    assert_eq!(tracker.observe(&progress, true).moment.phase, Phase::Interrupted);
 
     assert_eq!(snapshot.rows.iter().map(|row| row.second).collect::<Vec<_>>(), [0, 1, 2, 3]);
     assert_eq!((snapshot.counts.sent, snapshot.counts.ok), (3, 1), "without the warm-up");

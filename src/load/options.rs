@@ -72,9 +72,10 @@ pub struct LoadShape {
     /// The pause of a user between an answer and the next request: `1s` always, `~1s` in the mean (exponential).
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = think)]
     pub think: Think,
-    /// Requests in flight at once, at most. What is due beyond that is not sent, and counted as shed.
-    #[arg(long, value_name = "N", default_value = "10000", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
-    pub max_in_flight: u64,
+    /// Requests in flight at once, at most. What is due beyond that is not sent, and counted as shed. The default is
+    /// 10000, or what the limit on open files allows.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub max_in_flight: Option<u64>,
     /// Time at the start that is not counted, in whole seconds, besides --duration.
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = whole_seconds)]
     pub warm_up: u32,

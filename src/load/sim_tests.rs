@@ -174,7 +174,7 @@ fn mean_and_error(closed: &Closed, batch: usize) -> (f64, f64) {
 
 /// The mean response time at so many requests per second, of servers with a mean service time of 10 ms.
 fn assert_mean(spacing: Spacing, rate: f64, workers: usize, service: Service, expected_ms: f64) {
-    let plan = Plan { seed: 5, ..plan(open(rate, spacing), 600) };
+    let plan = Plan { seed: 5, ..plan(open(rate, spacing), 400) };
     let mut server = Queue::new(workers, usize::MAX, service, 6);
 
     let (mean, error) = mean_and_error(&run(&plan, &mut server), 20);
@@ -219,7 +219,7 @@ fn m_m_c_waits_as_erlang_says() {
 #[test]
 fn m_m_1_k_loses_its_share() {
     let (room, rho) = (5, 0.9_f64);
-    let plan = Plan { seed: 5, ..plan(open(90.0, Spacing::Poisson), 1200) };
+    let plan = Plan { seed: 5, ..plan(open(90.0, Spacing::Poisson), 300) };
 
     let counts = run(&plan, &mut Queue::new(1, room, Service::Exponential(10 * MS), 6)).totals.counts;
 

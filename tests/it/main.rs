@@ -7,6 +7,7 @@ mod corpus;
 mod e2e;
 mod faults;
 mod front;
+mod load;
 mod ops;
 mod readme;
 mod support;

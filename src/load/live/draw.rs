@@ -79,7 +79,8 @@ fn item(look: &Look, name: &str, text: &str) -> String {
 /// `########------------  12 s of 30 s, 18 s left`.
 fn progress(moment: &Moment) -> String {
     let seconds = |ns: u64| format::length((ns / SECOND) as f64);
-    let left = moment.planned_ns.saturating_sub(moment.elapsed_ns);
+    // Rounded up, so that what was and what is left are the whole.
+    let left = moment.planned_ns.saturating_sub(moment.elapsed_ns / SECOND * SECOND);
     let share = moment.elapsed_ns.min(moment.planned_ns) as f64 / moment.planned_ns.max(1) as f64;
     let done = (share * BAR as f64) as usize;
     let words = match moment.phase {

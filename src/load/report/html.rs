@@ -98,7 +98,7 @@ impl Page {
             return;
         }
         self.push("<h2>Gates</h2>");
-        self.table("", &["Gate", "", "Measured"], |rows| {
+        self.table("gates", &["Gate", "", "Measured"], |rows| {
             for gate in &result.gates {
                 let (class, word) = match gate.passed {
                     Some(true) => ("good", "pass"),
@@ -122,6 +122,9 @@ impl Page {
             ("Connecting", "part of the service time", plain(&totals.connect)?),
             ("Lateness", "of the generator", plain(&totals.lateness)?),
         ];
+        if totals.counts.sent == 0 {
+            return Ok(());
+        }
         self.push("<h2>Times</h2>");
         let names = STATISTICS.map(|statistic| statistic.to_string());
         let mut head = vec!["", "Count"];
@@ -138,8 +141,7 @@ impl Page {
         let counts = &totals.counts;
         if counts.censored() > 0 {
             self.push(&format!(
-                "<p class=note>&ge; is a lower bound: {} requests timed out and {} were unfinished; \
-                 they took at least as long as they are counted with.",
+                "<p class=note>&ge; is a lower bound: {} timed out and {} unfinished took at least that long.",
                 format::count(counts.timeout),
                 format::count(counts.unfinished)
             ));
@@ -361,7 +363,7 @@ fn figure(title: &str, text: &str, legend: &[(&str, &str)], svg: &str) -> String
     let keys: String =
         legend.iter().map(|(class, name)| format!("<li><i class={class}></i>{}", escape(name))).collect();
     format!(
-        "<figure><figcaption><h2>{}</h2><p>{}</p><ul class=legend>{keys}</ul></figcaption>{svg}</figure>",
+        "<figure><figcaption><h2>{}</h2><p>{}</p><ul class=legend>{keys}</ul></figcaption><div class=scroll>{svg}</div></figure>",
         escape(title),
         escape(text)
     )

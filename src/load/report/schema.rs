@@ -90,7 +90,12 @@ const OBJECTS: &[Object] = &[
         fields: &[
             ("response", Kind::Of("distribution"), true, "From when a request was due, of ok, timeout and unfinished."),
             ("service", Kind::Of("distribution"), true, "From when it was sent, of the same."),
-            ("failed", Kind::Of("distribution"), true, "From when it was due to the failure, of the errors."),
+            (
+                "failed",
+                Kind::Of("distribution"),
+                true,
+                "From when it was due to the end, of errors and of refusals that were expected.",
+            ),
             ("lateness", Kind::Of("distribution"), true, "From when it was due to when it was sent, of all sent."),
             ("first_byte", Kind::Of("distribution"), true, "From when it was due to the answer's first byte, of ok."),
             ("connect", Kind::Of("distribution"), true, "Making connections; part of the service time."),

@@ -1,3 +1,5 @@
+//! The published schema against what is written.
+
 use std::collections::BTreeSet;
 
 use super::super::{fixture, golden, json, ndjson};

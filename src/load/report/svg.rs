@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 /// Of every chart, in the units of its view box.
 pub const WIDTH: f64 = 960.0;
 const LEFT: f64 = 66.0;
-const RIGHT: f64 = 14.0;
+/// Half of the longest label below the axis.
+const RIGHT: f64 = 30.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 26.0;
 
@@ -248,6 +249,6 @@ mod tests {
 
         chart.line("a", [(0.0, Some(0.0)), (1.0, Some(1.0)), (2.0, None), (3.0, Some(0.5))]);
 
-        assert_eq!(chart.body, "<path class=\"line a\" d=\"M66 74L359.3 12M946 43\"/>");
+        assert_eq!(chart.body, "<path class=\"line a\" d=\"M66 74L354 12M930 43\"/>");
     }
 }

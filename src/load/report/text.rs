@@ -35,6 +35,7 @@ pub fn render(result: &RunResult, look: &Look) -> Result<String, HistogramError>
     page.times(&result.totals)?;
     page.gap();
     page.answers(&result.totals);
+    page.each_target(result);
     page.generator(result);
     page.gates(result);
     page.notes(result);
@@ -195,6 +196,30 @@ impl Page<'_> {
         }
     }
 
+    /// The first few, if there are several; all are in the JSON.
+    fn each_target(&mut self, result: &RunResult) {
+        const SHOWN: usize = 5;
+        if result.targets.len() < 2 {
+            return;
+        }
+        for (index, target) in result.targets.iter().take(SHOWN).enumerate() {
+            let (counts, response) = (&target.counts, &target.response);
+            let text = format!(
+                "{}: {} sent, {} ok, p50 {}, p99 {}, max {}",
+                target.name,
+                format::count(counts.sent),
+                format::percent(counts.ok, counts.sent),
+                format::nanos(response.p50_ns),
+                format::nanos(response.p99_ns),
+                format::nanos(response.max_ns)
+            );
+            self.item(if index == 0 { "targets" } else { "" }, &text);
+        }
+        if result.targets.len() > SHOWN {
+            self.item("", &format!("and {} more", result.targets.len() - SHOWN));
+        }
+    }
+
     fn generator(&mut self, result: &RunResult) {
         let generator = &result.generator;
         let spun = if generator.precise { " (spinning)" } else { "" };
@@ -325,6 +350,18 @@ mod tests {
                 assert!(line.contains("http://") || words < 3, "{width}: {line}");
             }
         }
+    }
+
+    #[test]
+    fn several_targets_have_a_line_each() {
+        let mut result = fixture::result();
+        result.targets = vec![result.targets[0].clone(); 7];
+
+        let text = render(&result, &Look { width: 120, ..Look::PLAIN }).expect("whole histograms");
+
+        let line = "GET http://127.0.0.1:8080/agg: 2 194 sent, 99.23 % ok, p50 17.7 ms, p99 908 ms, max 2.00 s\n";
+        assert_eq!(text.matches(line).count(), 5);
+        assert!(text.contains("\n           and 2 more\n"));
     }
 
     #[test]

@@ -14,6 +14,9 @@ use crate::sockets;
 use crate::units::show_duration;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// How much longer than a request answers are waited for in the end.
+const DRAIN_BEYOND: Duration = Duration::from_secs(1);
+const IN_FLIGHT: u64 = 10_000;
 /// Descriptors for everything but connections: files, timers, the terminal.
 const FILES_KEPT: u64 = 64;
 /// Names of targets in the announcement.
@@ -55,11 +58,11 @@ impl Job {
             seed: load.seed.unwrap_or_else(|| u64::from(rand::random::<u32>())),
             duration: nanoseconds(load.total())?,
             warm_up: load.warm_up,
-            cap: fitting_cap(load.max_in_flight, sockets::raise_file_limit(), &mut remarks),
+            cap: cap(load.max_in_flight, sockets::raise_file_limit(), &mut remarks),
             timeout: nanoseconds(timeout)?,
             deadline: load.deadline.map(nanoseconds).transpose()?,
-            // Every request in flight reaches its own end.
-            drain: nanoseconds(timeout)?,
+            // Every request in flight reaches its own end, also the last.
+            drain: nanoseconds(timeout + DRAIN_BEYOND)?,
         };
         let mut client = client_settings(connection);
         trust_own_listener(config, request, &mut client, &targets, &mut remarks);
@@ -69,6 +72,15 @@ impl Job {
 
     pub fn requests(&self) -> Vec<(Template, Expectation)> {
         self.targets.iter().map(|target| (target.template.clone(), target.expectation.clone())).collect()
+    }
+
+    /// What is loaded, in a few words.
+    pub fn title(&self) -> String {
+        let first = self.targets.first().map_or("", |target| target.name.as_str());
+        match self.targets.len() {
+            0 | 1 => first.to_owned(),
+            many => format!("{first} and {} more", many - 1),
+        }
     }
 
     /// What will be sent where, in one line.
@@ -159,14 +171,15 @@ fn timeout(connection: &ConnectionOptions, targets: &[Target], remarks: &mut Vec
     timeout
 }
 
-/// Each request in flight may need a descriptor of its own.
-fn fitting_cap(wanted: u64, files: u64, remarks: &mut Vec<String>) -> u64 {
+/// Each request in flight may need a descriptor of its own. Who names a number has it: what then fails is counted.
+fn cap(wanted: Option<u64>, files: u64, remarks: &mut Vec<String>) -> u64 {
     let most = files.saturating_sub(FILES_KEPT).max(1);
-    if wanted > most {
-        remarks
-            .push(format!("at most {most} requests in flight: this process may have {files} files open (`ulimit -n`)"));
+    if most < IN_FLIGHT && wanted.is_none() {
+        remarks.push(format!(
+            "at most {most} requests in flight, since this process may have {files} files open (`ulimit -n`)"
+        ));
     }
-    wanted.min(most)
+    wanted.unwrap_or(IN_FLIGHT.min(most))
 }
 
 fn client_settings(connection: &ConnectionOptions) -> client::Settings {
@@ -209,12 +222,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_cap_leaves_room_for_other_files() {
+    fn the_cap_leaves_room_for_other_files_unless_it_is_named() {
         let mut remarks = Vec::new();
-        assert_eq!(fitting_cap(100, 1024, &mut remarks), 100);
+        assert_eq!(cap(None, 1 << 20, &mut remarks), IN_FLIGHT);
+        assert_eq!(cap(Some(5000), 1024, &mut remarks), 5000);
         assert!(remarks.is_empty());
-        assert_eq!(fitting_cap(10_000, 1024, &mut remarks), 960);
+        assert_eq!(cap(None, 1024, &mut remarks), 960);
         assert!(remarks[0].contains("ulimit -n"), "{remarks:?}");
-        assert_eq!(fitting_cap(10, 3, &mut remarks), 1);
+        assert_eq!(cap(None, 3, &mut remarks), 1);
     }
 }

@@ -7,7 +7,6 @@ mod notes;
 mod outputs;
 
 use std::io::{self, IsTerminal, Write};
-use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -17,14 +16,14 @@ use self::job::Job;
 use self::outputs::Outputs;
 use super::client::origin::{Resolved, resolve};
 use super::client::{Blueprint, Client};
-use super::driver::{self, Control, Progress};
+use super::driver::{self, Control};
 use super::gates::{self, Evidence, Gate};
 use super::ledger::Book;
-use super::live::{Mode, Moment, Phase, Snapshot, Tracker, View};
+use super::live::{Mode, Snapshot, Tracker, View};
 use super::options::LoadOptions;
 use super::report::{Look, text};
 use super::result::{GateRecord, Outcome, RunResult};
-use super::{SECOND, safety};
+use super::safety;
 use crate::config::Config;
 use crate::exit_code::Exit;
 
@@ -72,7 +71,7 @@ pub async fn execute(
     }
 
     let gates = options.judgement.abort_on_fail.then_some(options.judgement.fail.as_slice()).unwrap_or_default();
-    let (report, missed) = perform(&job, &blueprint, &options, gates, announcement).await.map_err(Failure::failed)?;
+    let (report, missed) = perform(&job, &blueprint, &options, gates).await.map_err(Failure::failed)?;
     let names: Vec<String> = job.targets.iter().map(|target| target.name.clone()).collect();
     let mut result = report.into_result(command_line, &names);
     result.notes = job.remarks.clone();
@@ -100,21 +99,20 @@ async fn perform(
     blueprint: &Blueprint,
     options: &LoadOptions,
     abort_gates: &[Gate],
-    title: String,
 ) -> io::Result<(driver::Report, Option<GateRecord>)> {
     let clients = (0..job.workers).map(|_| blueprint.client()).collect::<io::Result<Vec<Client>>>()?;
     let control = Control::default();
-    let _signals = Signals::watch(&control, options.output.quiet)?;
-    let (snapshots, shown) = watch::channel(Snapshot::default());
     let mode = Mode::of(options.output.quiet, io::stderr().is_terminal());
-    let view = View::start(mode, title, || Look::of(io::stderr()), io::stderr(), shown)?;
+    // The block says it itself, and would be torn by other lines.
+    let _signals = Signals::watch(&control, mode == Mode::Lines)?;
+    let (snapshots, shown) = watch::channel(Snapshot::default());
+    let view = View::start(mode, job.title(), || Look::of(io::stderr()), io::stderr(), shown)?;
 
-    let mut tracker = Tracker::new(job.plan.warm_up);
+    let mut tracker = Tracker::new(job.plan.warm_up, job.plan.duration);
     let mut missed = None;
     let report = driver::run(&job.plan, clients, options.output.precise, &control, |progress| {
-        progress.settled.iter().for_each(|second| tracker.settled(second));
         if mode != Mode::Quiet {
-            snapshots.send_replace(tracker.snapshot(progress.book, moment(job, &control, progress)));
+            snapshots.send_replace(tracker.observe(progress, control.stop.is_cancelled()));
         }
         if missed.is_none() && !abort_gates.is_empty() {
             missed = missed_already(abort_gates, job.plan.warm_up, progress.book);
@@ -126,17 +124,6 @@ async fn perform(
     .await;
     view.stop();
     Ok((report?, missed))
-}
-
-fn moment(job: &Job, control: &Control, progress: &Progress<'_>) -> Moment {
-    let phase = match progress {
-        _ if control.stop.is_cancelled() => Phase::Interrupted,
-        Progress { draining: true, .. } => Phase::Draining,
-        Progress { now, .. } if *now < u64::from(job.plan.warm_up) * SECOND => Phase::WarmUp,
-        _ => Phase::Measuring,
-    };
-    let Progress { now, in_flight, .. } = *progress;
-    Moment { phase, elapsed_ns: now, planned_ns: job.plan.duration, in_flight }
 }
 
 /// A gate that the run cannot pass any more.
@@ -182,10 +169,10 @@ fn exit(result: &RunResult) -> Exit {
 struct Signals(CancellationToken);
 
 impl Signals {
-    fn watch(control: &Control, quiet: bool) -> io::Result<Self> {
+    fn watch(control: &Control, is_told: bool) -> io::Result<Self> {
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        let (control, over) = (control.clone(), Arc::new(CancellationToken::new()));
-        let guard = Self(CancellationToken::clone(&over));
+        let (control, over) = (control.clone(), CancellationToken::new());
+        let guard = Self(over.clone());
         tokio::spawn(async move {
             let mut next = async || {
                 tokio::select! {
@@ -196,8 +183,8 @@ impl Signals {
             let both = async {
                 next().await;
                 control.stop.cancel();
-                if !quiet {
-                    let _ = writeln!(io::stderr(), "\nno more requests; waiting for answers, Ctrl-C again ends it now");
+                if is_told {
+                    let _ = writeln!(io::stderr(), "no more requests; waiting for answers, Ctrl-C again ends it now");
                 }
                 next().await;
                 control.abort.cancel();

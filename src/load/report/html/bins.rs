@@ -4,8 +4,8 @@ use super::super::super::censored::Censored;
 use super::super::super::ledger::{Counts, During};
 use super::super::super::result::{Distribution, HistogramError, RunResult, SecondRecord};
 
-/// More than these are not told apart on a screen.
-const MOST: usize = 300;
+/// As many as keep the page small: each has at most some 700 bytes in the map, 200 in its table and 100 in a tip.
+const MOST: usize = 200;
 /// Lengths that people think in.
 const LENGTHS: [u32; 10] = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600];
 

@@ -37,13 +37,14 @@ fn time_ticks(from: f64, to: f64) -> Vec<(f64, String)> {
     let wanted = (to - from) / 12.0;
     let step = STEPS.into_iter().find(|step| f64::from(*step) >= wanted).map_or(86_400.0, f64::from);
     let first = (from / step).ceil() as u64;
-    (first..=(to / step) as u64).map(|n| (n as f64 * step, clock(n * step as u64))).collect()
+    (first..=(to / step) as u64).map(|n| (n as f64 * step, clock(n * step as u64, to))).collect()
 }
 
-fn clock(seconds: u64) -> String {
-    match seconds {
-        0..120 => format!("{seconds} s"),
-        120..3600 => format!("{}:{:02}", seconds / 60, seconds % 60),
+/// In the form that the longest of them needs.
+fn clock(seconds: u64, longest: f64) -> String {
+    match longest {
+        short if short < 120.0 => format!("{seconds} s"),
+        long if long < 3600.0 => format!("{}:{:02}", seconds / 60, seconds % 60),
         _ => format!("{}:{:02}:{:02}", seconds / 3600, seconds % 3600 / 60, seconds % 60),
     }
 }
@@ -124,7 +125,9 @@ pub fn rates(result: &RunResult, bins: &[Bin]) -> String {
     let mut chart = over_time(result, bins, HEIGHT, Scale::linear(0.0, most * 1.05));
     chart.y_axis(5, format::per_second);
     for (class, _, count) in of {
-        chart.line(class, bins.iter().map(|bin| (bin.at(), Some(bin.rate(count(bin))))));
+        // When all is sent, lines of what is due and sent would only fall to nothing.
+        let goes_on = |bin: &Bin| class == "ended" || f64::from(bin.from) < result.plan.ran_s;
+        chart.line(class, bins.iter().map(|bin| (bin.at(), goes_on(bin).then(|| bin.rate(count(bin))))));
     }
     let svg = chart.finish(
         "rates",

@@ -28,7 +28,9 @@ pub fn map(result: &RunResult, bins: &[Bin]) -> String {
     let has_censored = censored(&mut chart, bins, highest as f64);
     for (class, q) in [("p50", 0.5), ("p99", 0.99)] {
         let read = |bin: &Bin| (!bin.response.is_empty()).then(|| bin.response.read(Statistic::Quantile(q)).ns);
-        chart.line(class, bins.iter().map(|bin| (bin.at(), read(bin))));
+        let points = || bins.iter().map(|bin| (bin.at(), read(bin)));
+        chart.line("halo", points());
+        chart.line(class, points());
     }
     tips(&mut chart, bins);
     let svg = chart.finish(
