@@ -72,7 +72,7 @@ fn of_run(input: &Input) -> Vec<Warning> {
     }
     if !result.generator.stalls.is_empty() {
         let (count, longest) = (result.generator.stalls.len(), longest_stall(result));
-        let text = format!("{name}: the generator itself stood still {count} times, up to {longest:.3} s");
+        let text = format!("{name}: stalls of the generator itself: {count}, the longest {longest:.3} s");
         found.push(Warning { kind: Kind::GeneratorStalls, text });
     }
     if let Some((first, second)) = unsteady(result) {

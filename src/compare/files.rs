@@ -63,7 +63,11 @@ fn compare_files(
 ) -> Result<(String, Exit), (Exit, String)> {
     let failed = |error: String| (Exit::Failed, error);
     let (before, after) = (read_all(before).map_err(failed)?, read_all(after).map_err(failed)?);
-    let comparison = compare(&before, &after, &options.settings()).map_err(|error| failed(error.to_string()))?;
+    let mut comparison = compare(&before, &after, &options.settings()).map_err(|error| failed(error.to_string()))?;
+    if options.ab {
+        // That is what was asked for.
+        comparison.warnings.retain(|warning| warning.kind != Kind::Targets);
+    }
     if let Some(path) = &options.report_json {
         write(path, &json(&comparison)).map_err(failed)?;
     }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::model::{Comparison, Row, SideSummary, SpectrumPoint, Unit};
-use super::{text, verdict::Verdict};
+use super::text;
 use crate::load::report::format;
 use crate::load::report::svg::{Chart, Scale, escape};
 
@@ -56,10 +56,11 @@ fn table(page: &mut String, comparison: &Comparison) {
         "<table><thead><tr><th>metric</th><th>before</th><th>after</th><th>difference</th><th>interval</th>\
          <th>worse is to the right</th><th>verdict</th></tr></thead><tbody>\n",
     );
+    // What differs is to be seen: intervals far wider than any difference reach beyond the ends.
     let reach = |unit| {
         let rows = comparison.metrics.iter().filter(move |row| (row.unit == Unit::Share) == (unit == Unit::Share));
-        let ends = rows.filter_map(Row::interval).flat_map(|interval| [interval.low.abs(), interval.high.abs()]);
-        ends.fold(2.0 * threshold(comparison, unit), f64::max)
+        let differences = rows.filter_map(Row::interval).map(|interval| 2.0 * interval.difference.abs());
+        differences.fold(3.0 * threshold(comparison, unit), f64::max).max(1e-6)
     };
     for row in &comparison.metrics {
         let interval = row.interval();
@@ -74,7 +75,7 @@ fn table(page: &mut String, comparison: &Comparison) {
         }
         let verdict = row.verdict.as_str();
         let bar = bar(row, reach(row.unit), threshold(comparison, row.unit));
-        put(page, format_args!("<td>{bar}</td><td class=\"{verdict}\">{verdict}</td></tr>\n"));
+        put(page, format_args!("<td>{bar}</td><td class=\"{verdict}\">{}</td></tr>\n", escape(&text::verdict(row))));
     }
     page.push_str("</tbody></table>\n");
 }
@@ -112,10 +113,8 @@ fn bar(row: &Row, reach: f64, threshold: f64) -> String {
 }
 
 fn reasons(page: &mut String, comparison: &Comparison) {
-    for row in comparison.metrics.iter().filter(|row| row.verdict == Verdict::Undecided) {
-        if let Some(why) = text::why(row) {
-            paragraph(page, &format!("{}: {why}", row.metric));
-        }
+    for line in text::reasons(comparison) {
+        paragraph(page, &line);
     }
 }
 

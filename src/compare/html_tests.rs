@@ -31,7 +31,8 @@ fn both_spectra_are_drawn() {
     for class in ["line before", "line after"] {
         assert_eq!(page.matches(&format!("<path class=\"{class}\"")).count(), 1, "{class}");
     }
-    assert!(page.contains(">p90<") && !page.contains(">p99.9<") && !page.contains("NaN"));
+    let tick = |name: &str| page.contains(&format!("text-anchor=middle>{name}<"));
+    assert!(tick("p50") && tick("p90") && !tick("p99.9") && !page.contains("NaN"));
 }
 
 #[test]

@@ -365,14 +365,13 @@ impl Judging {
         if row.verdict == Verdict::Undecided {
             let length = verdict::longer(interval, threshold).map(|factor| factor * self.seconds);
             let only_bounds = self.at_least != AtLeast::default();
-            row.why = Some(if only_bounds { BOUND } else { TOO_WIDE }.into());
+            row.why = only_bounds.then(|| BOUND.into());
             row.longer_s = length.filter(|_| !only_bounds);
         }
         row
     }
 }
 
-const TOO_WIDE: &str = "the interval allows more than one verdict";
 const BOUND: &str = "requests at this percentile were given up before they ended: only a longer timeout tells more";
 
 /// What keeps a metric from being judged, and for how long one would have to run.

@@ -74,7 +74,7 @@ pub struct Row {
     pub low: Option<f64>,
     pub high: Option<f64>,
     pub verdict: Verdict,
-    /// Why it is undecided.
+    /// Why it is undecided, if it is not that the interval allows more than one verdict.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
     /// For how long each side would have to run for a good chance of a verdict.

@@ -18,10 +18,9 @@ pub fn render(comparison: &Comparison, colour: bool) -> String {
     text.push('\n');
     table(&mut text, comparison, colour);
     text.push('\n');
-    for row in &comparison.metrics {
-        if let Some(why) = why(row) {
-            text.push_str(&format!("{}: {why}\n", row.metric));
-        }
+    for line in reasons(comparison) {
+        text.push_str(&line);
+        text.push('\n');
     }
     for line in method(comparison) {
         text.push_str(&line);
@@ -73,7 +72,7 @@ fn cells(row: &Row) -> [String; 6] {
         value(row.unit, row.after, row.after_at_least),
         interval.map_or("-".into(), |interval| change(row.unit, interval.difference)),
         interval.map_or("-".into(), |interval| range(row.unit, interval)),
-        row.verdict.as_str().into(),
+        verdict(row),
     ]
 }
 
@@ -118,14 +117,26 @@ fn signed(fraction: f64) -> String {
     if text.trim_start_matches(['+', '-']).bytes().all(|byte| b"0.".contains(&byte)) { "0".into() } else { text }
 }
 
-/// Why a row is undecided and what would help.
-pub fn why(row: &Row) -> Option<String> {
-    let why = row.why.as_ref()?;
-    let advice = match row.longer_s {
-        Some(seconds) => format!("; about {} on each side should decide it", about(seconds)),
-        None => String::new(),
-    };
-    Some(format!("{why}{advice}"))
+/// The verdict, and for how long to run if there is none yet.
+pub fn verdict(row: &Row) -> String {
+    let verdict = row.verdict.as_str();
+    row.longer_s.map_or_else(|| verdict.to_owned(), |seconds| format!("{verdict}, run ~ {}", about(seconds)))
+}
+
+/// Why rows are undecided, where it is not that their intervals are too wide.
+pub fn reasons(comparison: &Comparison) -> Vec<String> {
+    let rows = comparison.metrics.iter();
+    let mut lines: Vec<String> =
+        rows.filter_map(|row| Some(format!("{}: {}.", row.metric, row.why.as_ref()?))).collect();
+    if comparison.metrics.iter().any(|row| row.longer_s.is_some()) {
+        let several = comparison.before.runs.len().max(comparison.after.runs.len()) > 1;
+        let how = if several { "in more runs rather than in longer ones" } else { "in one run or, better, in several" };
+        lines.push(format!(
+            "Undecided: the interval allows more than one verdict. About so much time on each side, {how}, should \
+             decide it if the difference is what was seen."
+        ));
+    }
+    lines
 }
 
 /// What the numbers mean and how they were found, in whole sentences.
