@@ -132,8 +132,20 @@ impl Json {
 
     /// An array's elements.
     pub fn items(&self) -> Option<Vec<Json>> {
-        let mut items = Vec::new();
-        each_item(&self.0, &mut |item| items.push(Json(self.0.slice_ref(item)))).then_some(items)
+        self.first_items(usize::MAX).map(|(items, _)| items)
+    }
+
+    /// The first `max` of an array's elements, and how many there are. Not all: each one that is taken out is larger than the two
+    /// bytes that it may have been.
+    pub fn first_items(&self, max: usize) -> Option<(Vec<Json>, usize)> {
+        let (mut items, mut total) = (Vec::new(), 0);
+        let take = &mut |item| {
+            if total < max {
+                items.push(Json(self.0.slice_ref(item)));
+            }
+            total += 1;
+        };
+        each_item(&self.0, take).then_some((items, total))
     }
 
     /// An object's members, duplicates included. The names are strings as they are written, with their quotes.
@@ -346,6 +358,16 @@ mod tests {
     fn got(text: &str, path: &str) -> Option<String> {
         let found = json(text).get(&json_path(path))?;
         Some(String::from_utf8(found.as_bytes().to_vec()).expect("JSON is UTF-8"))
+    }
+
+    #[test]
+    fn the_first_elements_of_an_array_and_their_number() {
+        let first = |text: &str, max| json(text).first_items(max).map(|(items, total)| (items.len(), total));
+
+        assert_eq!(first("[1,[2],3]", 2), Some((2, 3)));
+        assert_eq!(first("[1]", 2), Some((1, 1)));
+        assert_eq!(first("[]", 0), Some((0, 0)));
+        assert_eq!(first("{}", 1), None);
     }
 
     #[test]

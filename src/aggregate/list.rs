@@ -48,19 +48,20 @@ impl List {
         let found = Scope::new(inputs, values).value(&for_each.list).ok_or(NoList::Missing)?;
         let values = match for_each.list {
             Reference::Parameter(_) | Reference::Query(_) | Reference::Header(_) => {
-                found.text().map(|text| parts(&text))
+                found.text().map(|text| parts(&text, for_each.max_items))
             }
-            _ => found.items(),
+            _ => found.first_items(for_each.max_items),
         };
-        Self::within(values.ok_or(NoList::NoArray)?, for_each)
+        let (values, total) = values.ok_or(NoList::NoArray)?;
+        Self::within(values, total, for_each)
     }
 
-    fn within(mut values: Vec<Json>, for_each: &ForEach) -> Result<Self, NoList> {
-        let cut = values.len().saturating_sub(for_each.max_items);
+    /// `values`: the first `max_items` of `total`.
+    fn within(values: Vec<Json>, total: usize, for_each: &ForEach) -> Result<Self, NoList> {
+        let cut = total - values.len();
         if cut > 0 && for_each.too_many == TooMany::Refuse {
-            return Err(NoList::TooMany(values.len()));
+            return Err(NoList::TooMany(total));
         }
-        values.truncate(for_each.max_items);
         let mut list = List { cut, ..List::default() };
         let mut seen = HashMap::new();
         for value in values {
@@ -75,9 +76,10 @@ impl List {
     }
 }
 
-/// Values between commas.
-fn parts(text: &str) -> Vec<Json> {
-    text.split(',').map(str::trim).filter(|value| !value.is_empty()).map(Json::string).collect()
+/// Values between commas: the first `max` of them, and how many there are.
+fn parts(text: &str, max: usize) -> (Vec<Json>, usize) {
+    let all = || text.split(',').map(str::trim).filter(|value| !value.is_empty());
+    (all().take(max).map(Json::string).collect(), all().count())
 }
 
 /// All the calls of a source with a list.

@@ -29,7 +29,7 @@ async fn one_value_again_and_again_does_not_make_gigabytes() {
     "#;
     let forebay = forebay(app.address, routes).await;
 
-    let fits = get(&forebay, &format!("/list?ids={}", vec!["1"; 10].join(","))).await;
+    let fits = get(&forebay, &format!("/list?ids={}", ["1"; 10].join(","))).await;
     let beyond = get(&forebay, &format!("/list?ids={}", vec!["1"; 10_000].join(","))).await;
 
     assert_eq!((fits.status, fits.json()["same"].as_array().map(Vec::len)), (200, Some(10)));
@@ -197,7 +197,7 @@ async fn who_does_not_read_an_answer_keeps_the_place_of_its_request() {
         same = { upstream = "app", path = "/users/{item}", for_each = "{query.ids}" }
     "#;
     let forebay = forebay(app.address, routes).await;
-    let large = format!("/list?ids={}", vec!["1"; 15].join(","));
+    let large = format!("/list?ids={}", ["1"; 15].join(","));
 
     let mut client = TcpStream::connect(forebay.address()).await.expect("Forebay listens");
     client.write_all(format!("GET {large} HTTP/1.1\r\nhost: a\r\n\r\n").as_bytes()).await.expect("it is taken");
