@@ -81,7 +81,7 @@ fn begin<'a, F: Fetch>(run: &'a Run<'a, F>, board: &mut Board<'_>, running: &Run
 
 /// Makes the answer, off the event loop when the parts are large. Gives the outcomes back, for the log.
 pub async fn merge_off_loop(plan: &Plan, inputs: &Inputs, outcomes: Vec<Outcome>) -> (Vec<Outcome>, Merged) {
-    if outcomes.iter().map(size).sum::<usize>() <= LARGE {
+    if outcomes.iter().map(size).sum::<usize>() + size_of(inputs, &[]) <= LARGE {
         let merged = merge(plan.aggregate(), inputs, &outcomes);
         return (outcomes, merged);
     }

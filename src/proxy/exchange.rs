@@ -18,6 +18,7 @@ use super::body::Source;
 use super::client::Client;
 use super::generation::{Generation, RouteRuntime};
 use super::listener::ConnectionInfo;
+use super::paced::Paced;
 use super::prepare::RequestId;
 use super::relay::{AnswerLimits, AnswerStop, BodyLimits, Live, RequestEnd};
 use super::respond::{self, Failure};
@@ -28,7 +29,7 @@ use super::{Proxy, attempt, prepare};
 use crate::config::model::aggregate::Aggregate;
 use crate::config::model::{ClientGone, Deadline, RouteAction};
 use crate::limits::{KeyLookup, Permits, Rejection, RequestKeys, TryAdmit, rate_fields};
-use crate::message::head::{Body, Known, Method, RequestHead, ResponseBody, Version};
+use crate::message::head::{Body, Known, Method, RequestHead, Version};
 use crate::message::{forwarded, ids, path};
 use crate::routing::Found;
 use crate::telemetry::metrics::{DetachedMetrics, RouteMetrics, UpstreamMetrics};
@@ -77,6 +78,8 @@ pub struct Facts {
     pub reused: bool,
     pub timings: Timings,
     pub upstream_started: Option<Instant>,
+    /// The route's, or the smaller one of a trusted client.
+    pub deadline: Option<Instant>,
     /// Of an aggregate: what became of its sources.
     pub sources: Option<Landed>,
 }
@@ -151,6 +154,7 @@ impl Exchange<'_> {
         let route = &matched.route;
         self.check_request(route, client)?;
         let deadline = self.deadline(route, matched.trusted);
+        facts.deadline = deadline;
         let live = Live::new(StageClock::new(self.started, deadline));
         let mut permits = Some(self.admit(route, matched, source, &live, facts).await?);
         let done = match &route.route.action {
@@ -303,19 +307,17 @@ impl Exchange<'_> {
         respond::push_date(&mut self.work.answer.fields);
         facts.status = self.work.answer.status;
         facts.timings.response_started = Some(self.started.elapsed());
-        let length = ResponseBody::Length(body.len() as u64);
-        let send = respond::send(client, Some(self.head), &mut self.work.answer, length, body);
-        let limit = Instant::now() + self.connection.listener.timeouts().write;
-        match until(limit, self.timer, send).await {
-            Some(Ok((_, bytes))) => {
-                facts.response_bytes = bytes;
-                Ok(Done::Answered { complete: true })
-            }
-            stopped => {
-                facts.reason = Some(if stopped.is_some() { Reason::ClientGone } else { Reason::WriteTimeout });
-                Ok(Done::Answered { complete: false })
-            }
+        let Ok((sink, body)) = respond::begin(client, Some(self.head), &mut self.work.answer, body) else {
+            facts.reason = Some(Reason::ClientGone);
+            return Ok(Done::Answered { complete: false });
+        };
+        let mut out = Paced::new(sink, self.timer, self.connection.listener.timeouts().write, facts.deadline);
+        let sent = out.send_rest(body).await;
+        facts.response_bytes = out.sent;
+        if let Err(reason) = sent {
+            facts.reason = Some(reason);
         }
+        Ok(Done::Answered { complete: sent.is_ok() })
     }
 
     /// After a 101: the request lasts, and holds its permits, until the upgraded connection ends.

@@ -20,6 +20,7 @@ mod http2;
 mod io;
 mod jobs;
 mod listener;
+mod paced;
 mod prepare;
 mod probe;
 mod relay;

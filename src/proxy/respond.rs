@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::client::Client;
 use super::prepare::{self, RequestId};
+use super::sink::Sink;
 use crate::limits::{RateFields, retry_after_seconds};
 use crate::message::grpc;
 use crate::message::head::{Fields, Known, Method, RequestHead, ResponseBody, ResponseHead, Version};
@@ -73,37 +74,43 @@ pub async fn send_failure(
     }
     head.fields.set_known(Known::ContentType, b"application/problem+json");
     let body = problem(failure, request_id);
-    let length = ResponseBody::Length(body.len() as u64);
-    send(client, request, &mut head, length, body.as_bytes()).await
+    send(client, request, &mut head, body.as_bytes()).await
 }
 
 /// Sends an answer whose whole body is at hand.
-pub async fn send(
+async fn send(
     client: &mut Client<'_>,
     request: Option<&RequestHead>,
     head: &mut ResponseHead,
-    length: ResponseBody,
     body: &[u8],
 ) -> io::Result<(u16, u64)> {
     let status = head.status;
-    if matches!(status, 204 | 304) {
-        client.begin(head, ResponseBody::None)?.flush().await?;
-        return Ok((status, 0));
-    }
-    if request.is_some_and(|request| request.method == Method::Head) {
-        head.fields.set_known(Known::ContentLength, itoa::Buffer::new().format(body.len()).as_bytes());
-        client.begin(head, ResponseBody::None)?.flush().await?;
-        return Ok((status, 0));
-    }
-    let mut sink = client.begin(head, length)?;
-    let mut rest = body;
+    let (mut sink, rest) = begin(client, request, head, body)?;
+    let (mut rest, sent) = (rest, rest.len() as u64);
     while !rest.is_empty() {
         let n = std::future::poll_fn(|cx| sink.poll_write(cx, rest)).await?;
         rest = &rest[n..];
     }
     sink.finish(None)?;
     sink.flush().await?;
-    Ok((status, body.len() as u64))
+    Ok((status, sent))
+}
+
+/// Begins an answer whose whole body is at hand; gives what of the body is to be sent.
+pub fn begin<'s, 'b>(
+    client: &'s mut Client<'_>,
+    request: Option<&RequestHead>,
+    head: &mut ResponseHead,
+    body: &'b [u8],
+) -> io::Result<(Sink<'s>, &'b [u8])> {
+    if matches!(head.status, 204 | 304) {
+        return Ok((client.begin(head, ResponseBody::None)?, b""));
+    }
+    if request.is_some_and(|request| request.method == Method::Head) {
+        head.fields.set_known(Known::ContentLength, itoa::Buffer::new().format(body.len()).as_bytes());
+        return Ok((client.begin(head, ResponseBody::None)?, b""));
+    }
+    Ok((client.begin(head, ResponseBody::Length(body.len() as u64))?, body))
 }
 
 /// Of an answer that we make ourselves (RFC 9110 §6.6.1).

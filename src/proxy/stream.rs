@@ -5,7 +5,6 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -16,9 +15,8 @@ use super::body::Source;
 use super::client::Client;
 use super::exchange::{Done, Exchange, Facts};
 use super::generation::AggregateRuntime;
+use super::paced::Paced;
 use super::respond::{self, Failure};
-use super::sink::Sink;
-use super::timer::{LazyTimer, until};
 use crate::aggregate::{self, Outcome, Plan, Refusal};
 use crate::config::model::ClientGone;
 use crate::config::model::aggregate::Aggregate;
@@ -103,7 +101,7 @@ impl Exchange<'_> {
         let sink = client.begin(&mut self.work.answer, ResponseBody::Chunked);
         let sink = sink.map_err(|_| Failure::from(Reason::ClientGone))?;
         let write_limit = self.connection.listener.timeouts().write;
-        let mut out = Out { sink, timer: self.timer, write_limit, sent: 0 };
+        let mut out = Paced::new(sink, self.timer, write_limit, facts.deadline);
 
         let begun = Instant::now();
         let policy = answering.matched.route.route.on_client_gone;
@@ -118,7 +116,7 @@ impl Exchange<'_> {
         });
         let (landed, stopped) = {
             let mut running = pin!(running);
-            let mut writing = pin!(out.parts(format, &runtime.plan, waiting));
+            let mut writing = pin!(send_parts(&mut out, format, &runtime.plan, waiting));
             let (mut landed, mut written, mut stopped, mut alone) = (None, false, None, None);
             poll_fn(|cx| {
                 if landed.is_none()
@@ -155,7 +153,9 @@ impl Exchange<'_> {
         facts.reason = stopped.or(landed.as_ref().map(reason_of));
         let mut complete = false;
         if let (None, Some(landed)) = (stopped, &landed) {
-            match out.summary(format, &summary(&aggregate, landed)).await {
+            let mut frame = Vec::new();
+            format.frame("summary", &summary(&aggregate, landed), &mut frame);
+            match out.send_rest(&frame).await {
                 Ok(()) => complete = true,
                 Err(reason) => facts.reason = Some(reason),
             }
@@ -186,60 +186,22 @@ fn summary(aggregate: &Aggregate, landed: &Result<Finished, Refusal>) -> Bytes {
     }
 }
 
-/// The client's side of a stream.
-struct Out<'c> {
-    sink: Sink<'c>,
-    timer: &'c mut LazyTimer,
-    write_limit: Duration,
-    sent: u64,
-}
-
-impl Out<'_> {
-    /// Writes parts until there are no more; the head leaves at once.
-    async fn parts(
-        &mut self,
-        format: Format,
-        plan: &Plan,
-        mut waiting: mpsc::UnboundedReceiver<Outcome>,
-    ) -> Result<(), Reason> {
-        self.write(&[]).await?;
-        let mut frame = Vec::new();
-        while let Some(outcome) = waiting.recv().await {
-            let Some(part) = aggregate::part_off_loop(plan, outcome).await else { continue };
-            frame.clear();
-            format.frame("part", &part, &mut frame);
-            self.write(&frame).await?;
-        }
-        Ok(())
+/// Writes parts until there are no more; the head leaves at once.
+async fn send_parts(
+    out: &mut Paced<'_>,
+    format: Format,
+    plan: &Plan,
+    mut waiting: mpsc::UnboundedReceiver<Outcome>,
+) -> Result<(), Reason> {
+    out.write(&[]).await?;
+    let mut frame = Vec::new();
+    while let Some(outcome) = waiting.recv().await {
+        let Some(part) = aggregate::part_off_loop(plan, outcome).await else { continue };
+        frame.clear();
+        format.frame("part", &part, &mut frame);
+        out.write(&frame).await?;
     }
-
-    async fn summary(&mut self, format: Format, summary: &[u8]) -> Result<(), Reason> {
-        let mut frame = Vec::new();
-        format.frame("summary", summary, &mut frame);
-        self.write(&frame).await?;
-        self.sink.finish(None).map_err(|_| Reason::ClientGone)?;
-        self.write(&[]).await
-    }
-
-    /// Writes and flushes, with the listener's limit for clients that do not read.
-    async fn write(&mut self, data: &[u8]) -> Result<(), Reason> {
-        let Self { sink, timer, write_limit, sent } = self;
-        let limit = Instant::now() + *write_limit;
-        let write = async {
-            let mut rest = data;
-            while !rest.is_empty() {
-                let n = poll_fn(|cx| sink.poll_write(cx, rest)).await?;
-                rest = &rest[n..];
-                *sent += n as u64;
-            }
-            sink.flush().await
-        };
-        match until(limit, timer, write).await {
-            Some(Ok(())) => Ok(()),
-            Some(Err(_)) => Err(Reason::ClientGone),
-            None => Err(Reason::WriteTimeout),
-        }
-    }
+    Ok(())
 }
 
 #[cfg(test)]
