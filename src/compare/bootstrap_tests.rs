@@ -1,3 +1,5 @@
+//! Resampling: blocks, joint intervals, speed.
+
 use super::*;
 
 fn seconds(random: &mut Random, count: usize) -> Vec<Sparse> {

@@ -1,3 +1,5 @@
+//! Which runs can be compared.
+
 use super::super::bootstrap::Random;
 use super::super::testing::{SERVER, Server};
 use super::*;

@@ -1,3 +1,5 @@
+//! Reading runs and writing reports.
+
 use clap::Parser;
 
 use super::super::bootstrap::Random;

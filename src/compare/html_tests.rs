@@ -1,3 +1,5 @@
+//! The HTML report of a comparison.
+
 use super::super::testing::{SERVER, Server};
 use super::super::{Settings, bootstrap::Random, compare, text::tests::comparison};
 use super::*;

@@ -1,3 +1,5 @@
+//! Tests of `interval`.
+
 use super::super::bootstrap::Random;
 use super::super::testing::normal;
 use super::*;

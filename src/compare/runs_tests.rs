@@ -1,3 +1,5 @@
+//! Tests of `runs`.
+
 use super::super::bootstrap::Random;
 use super::super::testing::{SERVER, Server};
 use super::*;

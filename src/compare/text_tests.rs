@@ -1,3 +1,5 @@
+//! The text report of a comparison.
+
 use super::super::comparable::{Kind, Warning};
 use super::super::model::{Method, SCHEMA};
 use super::*;

@@ -1,3 +1,5 @@
+//! Arrivals: exact counts of even ones, dispersion and rate of random ones, the same draws for the same seed.
+
 use super::*;
 
 fn starts(arrivals: &Arrivals, seconds: u64, seed: u64) -> Vec<u64> {

@@ -1,3 +1,5 @@
+//! The core of a run by hand: what it releases, sheds and leaves unsent, for each model.
+
 use super::super::arrivals::Spacing;
 use super::super::sim::plan;
 use super::super::{SECOND, Sample};

@@ -1,3 +1,5 @@
+//! Runs in real time over a protocol that is a few lines: the books close however a run ends.
+
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 

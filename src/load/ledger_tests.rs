@@ -1,3 +1,5 @@
+//! The ledger: in which second a request is booked, and that both equations hold in each.
+
 use proptest::prelude::*;
 
 use super::*;

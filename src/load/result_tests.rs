@@ -1,3 +1,5 @@
+//! Results survive being written and read.
+
 use super::*;
 
 fn timings(values: &[u64]) -> Timings {

@@ -1,3 +1,5 @@
+//! Known truths in virtual time: the stall law, and queues whose distributions are in the books.
+
 use super::super::arrivals::{Arrivals, Spacing};
 use super::super::core::{Model, Think};
 use super::super::ledger::{Book, Closed, Ledger, Timings};

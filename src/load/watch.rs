@@ -227,7 +227,8 @@ fn rate(facts: &Facts) -> Finding {
 
 fn lateness(facts: &Facts) -> Finding {
     let (late, median) = (facts.lateness_p99_ns, facts.response_p50_ns);
-    (late > LATENESS_NS && late as f64 > LATENESS_SHARE * median as f64).then(|| {
+    // Without an answer there is no response time that lateness could have spoilt.
+    (median > 0 && late > LATENESS_NS && late as f64 > LATENESS_SHARE * median as f64).then(|| {
         let ms = |ns: u64| ns as f64 / 1e6;
         let text = format!(
             "one request in a hundred left {:.2} ms late or more, which is over a tenth of the median response of \

@@ -1,3 +1,5 @@
+//! When a run is void, and when it is not.
+
 use super::*;
 
 const MS: u64 = 1_000_000;
@@ -74,6 +76,7 @@ fn small_blemishes_do_not_make_a_run_void() {
     let short = StallRecord { at_s: 1.0, length_s: 0.06 };
     let blemishes = [
         Facts { lateness_p99_ns: MS, response_p50_ns: MS, ..good() },
+        Facts { lateness_p99_ns: 3 * MS, response_p50_ns: 0, ..good() },
         Facts { lateness_p99_ns: 2 * MS, response_p50_ns: 20 * MS, ..good() },
         Facts { counts: Counts { sent: 9_800, unsent: 200, ..good().counts }, ..good() },
         Facts { generator: Generator { stalls: vec![short], ..Generator::default() }, ..good() },
