@@ -42,7 +42,6 @@ pub struct Finished {
     pub aggregate: Arc<Aggregate>,
     pub merged: Merged,
     pub outcomes: Vec<Outcome>,
-    pub elapsed: Duration,
 }
 
 /// The end of one request's work, as clients share it.
@@ -80,9 +79,8 @@ impl Work {
         let calls = Subrequests { proxy, sources: runtime.sources.clone(), listener, context };
         let outcomes = aggregate::execute(&runtime.plan, &inputs, &calls, deadline, on_end).await?;
         let (outcomes, merged) = aggregate::merge_off_loop(&runtime.plan, &inputs, outcomes).await;
-        let elapsed = started.elapsed();
-        runtime.metrics.record(&outcomes, elapsed, Completeness::of(merged.reason));
-        Ok(Finished { aggregate: runtime.plan.aggregate().clone(), merged, outcomes, elapsed })
+        runtime.metrics.record(&outcomes, started.elapsed(), Completeness::of(merged.reason));
+        Ok(Finished { aggregate: runtime.plan.aggregate().clone(), merged, outcomes })
     }
 
     /// The work as a task of its own: it counts as a request for shutdown, and holds its places in the limits.
