@@ -5,7 +5,7 @@
 //! So a request cannot choose host, scheme, path, a further parameter or a further field.
 //!
 //! A path segment with a value in it must be one that Forebay itself would take from a client (see
-//! [`normalise`](crate::message::path::normalise)): a value with a slash, backslash or NUL is refused rather than encoded,
+//! [`normalise`]): a value with a slash, backslash or NUL is refused rather than encoded,
 //! since many servers decode `%2F` before they route and then `1%2Fdelete` is another resource; and so is a segment that
 //! comes out as `.` or `..`.
 
