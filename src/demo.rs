@@ -254,6 +254,12 @@ And what all of it looks like from outside:
   curl -s http://{admin}/metrics | grep forebay_requests_total
       all of the above, counted by route and reason
 
+How does it hold under load? Honestly measured, from the instant at which each request was due:
+
+  forebay load http://{listener}/sync -r 5 -d 10s --report-html load.html
+      five users come each second, and the service takes one in two seconds: what the queue and the deadline let
+      through, what was shed, and how long each took; load.html has the pictures
+
 Ctrl-C ends it.
 "
     )
@@ -301,6 +307,7 @@ mod tests {
             assert!(banner.contains(&format!("http://127.0.0.1:8080{path}")), "{name} is not in the banner");
         }
         assert!(banner.contains("http://127.0.0.1:9901/metrics"));
+        assert!(banner.contains("forebay load http://127.0.0.1:8080/"));
     }
 
     #[test]

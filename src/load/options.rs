@@ -45,7 +45,7 @@ pub struct LoadOptions {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Load")]
 pub struct LoadShape {
-    /// Requests per second, `200/s` or `30/min`, whether answers come or not; with --sessions, sessions.
+    /// Requests per second, `200`, `200/s` or `30/min`, whether answers come or not; with --sessions, sessions.
     ///
     /// The default is 50/s.
     #[arg(short, long, value_name = "RATE", conflicts_with = "users")]
@@ -158,7 +158,7 @@ pub struct JudgementOptions {
     /// Exit with 3 unless this holds: `p99<250ms`, `errors<1%`, `achieved>99%`; may be repeated.
     #[arg(long, value_name = "GATE")]
     pub fail: Vec<Gate>,
-    /// End the run as soon as a gate is missed for certain.
+    /// End the run as soon as a gate is missed for certain: a p99 is, after 1000 answers, `max<1s` at the first.
     #[arg(long, requires = "fail")]
     pub abort_on_fail: bool,
 }
@@ -211,6 +211,9 @@ impl LoadShape {
             return Err("--arrivals says the rate already; leave --rate out, or the shape".into());
         }
         let rate = self.rate.unwrap_or(DEFAULT_RATE);
+        if rate.0 == 0.0 {
+            return Err("--rate 0 sends nothing; only a shape of --arrivals may begin or end with it".into());
+        }
         Ok(self.arrivals.arrivals(rate, f64::from(self.warm_up), self.duration.as_secs_f64()))
     }
 

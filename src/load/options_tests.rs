@@ -33,6 +33,7 @@ fn models_are_what_was_asked_for() {
     let even = |rate| Arrivals::constant(rate, Spacing::Even);
     for (line, expected) in [
         ("-r 200/s --arrivals even", Model::Open(even(200.0))),
+        ("-r 200 --arrivals even", Model::Open(even(200.0))),
         ("-r 30/min --arrivals even", Model::Open(even(0.5))),
         ("-r 10/s --arrivals burst:5", Model::Open(Arrivals::constant(10.0, Spacing::Burst { size: 5 }))),
         ("--users 7 --think 1s", Model::Closed { users: 7, think: Think::Fixed(1_000_000_000) }),
@@ -66,14 +67,14 @@ fn what_cannot_be_meant_is_told_with_what_to_write() {
     for (line, part) in [
         ("", "<URL>"),
         ("127.0.0.1:8080/", "http://127.0.0.1:8080/"),
-        ("http://a/ -r 200", "200/s"),
+        ("http://a/ -r 0.5", "5/min"),
         ("http://a/ -r 200/s --users 3", "--users"),
         ("http://a/ -d 10", "10s"),
         ("http://a/ -d 0s", "more than zero"),
         ("http://a/ --arrivals random", "poisson"),
         ("http://a/ --arrivals even+poisson", "twice"),
         ("http://a/ --arrivals ramp:5/s", "ramp:0/s..500/s"),
-        ("http://a/ --arrivals ramp:5..9", "5/s"),
+        ("http://a/ --arrivals ramp:a..9", "100/s"),
         ("http://a/ --users 0", "0"),
         ("http://a/ --sessions 0.5", "1 or more"),
         ("http://a/ --warm-up 500ms", "whole seconds"),
@@ -90,6 +91,8 @@ fn what_cannot_be_meant_is_told_with_what_to_write() {
     }
     for (line, part) in [
         ("-r 5/s --arrivals ramp:0/s..9/s", "--rate"),
+        ("-r 0", "sends nothing"),
+        ("-r 0/s", "sends nothing"),
         ("--think 1s", "--users"),
         ("--arrivals sine:10/s,20/s,5s", "below 0"),
     ] {

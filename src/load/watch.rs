@@ -246,7 +246,7 @@ fn own_stall(facts: &Facts) -> Finding {
     let longest = stalls.iter().max_by(|one, other| one.length_s.total_cmp(&other.length_s))?;
     (total > STALL_SHARE * facts.ran_ns as f64 / SECOND as f64).then(|| {
         let text = format!(
-            "the generator itself stood still for {total:.2} s in {} stalls, the longest of {:.2} s at {:.2} s: it \
+            "the generator itself stood still for {total:.2} s (stalls: {}, longest {:.2} s at {:.2} s): it \
              was stopped by a signal or got no CPU, and the latencies around that are its own; repeat the run on a \
              machine with a free core",
             stalls.len(),

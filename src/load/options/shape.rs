@@ -6,7 +6,8 @@ use super::{Arrivals, Profile, Spacing};
 use crate::load::arrivals::Line;
 use crate::units;
 
-/// Requests per second, written `200/s` or `30/min`.
+/// Requests per second, written `200`, `200/s` or `30/min`. The configuration file wants the unit always; on the command
+/// line every load generator takes a bare number, and all of them mean the same by it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rate(pub f64);
 
@@ -15,13 +16,12 @@ impl FromStr for Rate {
 
     fn from_str(text: &str) -> Result<Self, String> {
         // Nothing at all is a rate, too, at the end of a ramp.
-        if let Some("0") = text.split_once('/').map(|(count, _)| count.trim()) {
+        if text.split('/').next().is_some_and(|count| count.trim() == "0") {
             return Ok(Rate(0.0));
         }
-        if text.trim().parse::<f64>().is_ok() {
-            return Err(format!("has no unit: write `{}/s`", text.trim()));
-        }
-        let (count, per) = units::parse_rate(text).map_err(|error| error.to_string())?;
+        let in_seconds = text.trim().parse::<f64>().is_ok().then(|| format!("{}/s", text.trim()));
+        let (count, per) =
+            units::parse_rate(in_seconds.as_deref().unwrap_or(text)).map_err(|error| error.to_string())?;
         Ok(Rate(f64::from(count) / per.as_secs_f64()))
     }
 }

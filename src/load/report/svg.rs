@@ -90,8 +90,9 @@ impl Scale {
             all.filter(|tick| (self.from..=self.to).contains(tick)).collect()
         };
         let candidates = [of(&[1.0, 2.0, 5.0]), of(&[1.0, 3.0]), of(&[1.0])];
-        let fitting = candidates.iter().find(|ticks| ticks.len() <= wanted + 2);
-        fitting.unwrap_or(&candidates[2]).clone()
+        let fitting = candidates.iter().find(|ticks| ticks.len() <= wanted + 2).unwrap_or(&candidates[2]);
+        // Within less than a decade, as from 11 to 24 ms, hardly any of these lies: even steps say more.
+        if fitting.len() < 3 { linear_ticks(self.from, self.to, wanted) } else { fitting.clone() }
     }
 }
 
@@ -145,11 +146,17 @@ impl Chart {
 
     pub fn y_axis(&mut self, wanted: usize, label: impl Fn(f64) -> String) {
         let (left, right) = (short(LEFT), short(WIDTH - RIGHT));
+        let mut last = String::new();
         for value in self.y.ticks(wanted) {
             let y = self.y.at(value);
             let text = escape(&label(value));
+            // Labels have three digits; what would read the same twice is no help.
+            if text == last {
+                continue;
+            }
             self.push(format_args!("<path class=grid d=\"M{left} {}H{right}\"/>", short(y)));
             self.push(format_args!("<text x={} y={} text-anchor=end>{text}</text>", short(LEFT - 8.0), short(y + 4.0)));
+            last = text;
         }
     }
 
@@ -228,6 +235,8 @@ mod tests {
         assert_eq!(Scale::linear(0.0, 3.0).ticks(3), [0.0, 1.0, 2.0, 3.0]);
         assert_eq!(Scale::log(0.9, 120.0).ticks(6), [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0]);
         assert_eq!(Scale::log(1.0, 1e6).ticks(6).len(), 7);
+        assert_eq!(Scale::log(11.0, 24.0).ticks(4), [15.0, 20.0], "less than a decade");
+        assert_eq!(Scale::log(10.0, 31.0).ticks(4), [10.0, 20.0, 30.0]);
     }
 
     #[test]

@@ -3,7 +3,6 @@
 use super::super::censored::{Censored, Reading, Statistic};
 use super::super::result::{Outcome, RunResult, Totals};
 use super::{HistogramError, Look, explain, format, measured_seconds, repeat_line, targets, verdict, what_ran};
-use crate::units::show_size;
 
 /// Where the text of each line begins, after its name.
 const INDENT: usize = 11;
@@ -281,7 +280,7 @@ fn size(bytes: u64) -> String {
     const UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     match UNITS.iter().find(|(_, size)| bytes >= *size) {
         Some((unit, size)) => format!("{} {unit}", format::three_digits(bytes as f64 / *size as f64)),
-        None => show_size(bytes),
+        None => format!("{bytes} B"),
     }
 }
 

@@ -3,13 +3,14 @@
 use super::job::Job;
 use crate::load::checks::{Expectation, Tally};
 use crate::load::client::Blueprint;
+use crate::load::ledger::Counts;
 use crate::load::report::format;
 use crate::load::result::RunResult;
 use crate::load::targets::Target;
 use crate::units::show_duration;
 
 pub fn of(job: &Job, blueprint: &Blueprint, result: &RunResult) -> Vec<String> {
-    let mut notes = Vec::new();
+    let mut notes = Vec::from_iter(nothing_succeeded(&result.totals.counts));
     for (target, (expectation, tally)) in job.targets.iter().zip(blueprint.tallies()) {
         notes.extend(broken_promise(target, expectation, tally));
         notes.extend(failed_checks(target, expectation, tally));
@@ -19,6 +20,13 @@ pub fn of(job: &Job, blueprint: &Blueprint, result: &RunResult) -> Vec<String> {
         notes.push(format!("429: the target's rate limit refused {refused} requests"));
     }
     notes
+}
+
+/// Gates or not, whoever mistyped the path should not read on as if this were a measurement.
+fn nothing_succeeded(counts: &Counts) -> Option<String> {
+    (counts.sent > 0 && counts.ok == 0).then(|| {
+        "no request succeeded: look at the URL and the target first; `--fail 'errors<1%'` makes this exit code 3".into()
+    })
 }
 
 fn broken_promise(target: &Target, expectation: &Expectation, tally: &Tally) -> Option<String> {
@@ -40,4 +48,18 @@ fn failed_checks<'a>(
 ) -> impl Iterator<Item = String> + 'a {
     let counted = expectation.checks.iter().zip(tally.failed_checks()).filter(|(_, failed)| *failed > 0);
     counted.map(|(check, failed)| format!("the check {check} failed for {failed} answers of {}", target.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_without_any_success_is_named() {
+        let counts = |sent, ok| Counts { sent, ok, ..Counts::default() };
+
+        assert!(nothing_succeeded(&counts(5, 0)).is_some_and(|note| note.contains("no request succeeded")));
+        assert_eq!(nothing_succeeded(&counts(5, 1)), None);
+        assert_eq!(nothing_succeeded(&counts(0, 0)), None);
+    }
 }
