@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::compare;
 use crate::exit_code::Exit;
 use crate::load::options::LoadOptions;
+use crate::replay::options::ReplayOptions;
 use crate::units;
 
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(86_400);
@@ -110,6 +111,19 @@ Examples:
     /// second one ends everything.
     #[command(after_help = LOAD_EXAMPLES)]
     Load(Box<LoadOptions>),
+
+    /// Send recorded requests again, at the times at which they came.
+    ///
+    /// Reads recordings, HAR files, access logs of nginx and Envoy, vegeta's targets and timing scripts of h2load. Only
+    /// methods that change nothing are sent unless asked, and recorded credentials are dropped. Latency counts from the
+    /// instant at which each request was due, and the report is that of `forebay load`.
+    #[command(after_help = "\
+Examples:
+  forebay replay access.log http://127.0.0.1:8080
+  forebay replay session.har http://127.0.0.1:8080 --speed 2 --multiply 10 --report-html replay.html
+  forebay replay access.log http://127.0.0.1:8080 --window 10m..20m --fail 'errors<1%'
+  forebay replay access.log --convert recording > morning.ndjson")]
+    Replay(Box<ReplayOptions>),
 
     /// Compare results of load tests: better, worse, the same or undecided, with intervals.
     #[command(after_help = "\
@@ -263,6 +277,9 @@ mod tests {
             ("explain GET", Exit::Usage),
             ("explain -H nocolon GET /", Exit::Usage),
             ("explain G@T /", Exit::Usage),
+            ("replay a.log", Exit::Usage),
+            ("replay a.log http://127.0.0.1:1 --speed 0", Exit::Usage),
+            ("replay a.log http://127.0.0.1:1 --window 2m..1m", Exit::Usage),
             ("healthcheck --timeout 5", Exit::Usage),
             ("healthcheck --timeout 0s", Exit::Usage),
             ("healthcheck -c a --url http://127.0.0.1:1/", Exit::Usage),

@@ -25,6 +25,8 @@ use crate::healthcheck;
 use crate::load::options::{self, LoadOptions};
 use crate::load::run;
 use crate::reload::{ConfigVersion, Load};
+use crate::replay;
+use crate::replay::options::ReplayOptions;
 use crate::server::{self, DataPath, Parts};
 use crate::shutdown::{self, Lifecycle};
 use crate::simulate::{self, Simulator};
@@ -44,6 +46,7 @@ pub fn execute(command: Command, connect: Connect) -> Exit {
         Command::Demo => demo(connect),
         Command::Simulate { config } => simulate(config.as_deref()),
         Command::Load(options) => load_test(*options),
+        Command::Replay(options) => replay_requests(*options),
         Command::Compare(options) => compare_results(&options),
         Command::Healthcheck { config, url, timeout } => healthcheck(&config, url.as_deref(), timeout),
         // The table is the only form so far, with and without `--markdown`: it reads well in a terminal, too.
@@ -112,13 +115,35 @@ fn load_test(options: LoadOptions) -> Exit {
         Ok(loaded) => loaded.map(|loaded| loaded.config),
         Err(report) => return refuse(&report),
     };
-    let typed = std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
-    let command_line = std::iter::once("forebay".to_owned()).chain(options::masked(typed)).collect();
+    let command_line = command_line();
     // One thread for signals and the view; the requests have threads of their own.
     with_runtime(1, async move {
         let ended = run::execute(options, config.as_ref(), command_line).await;
         Ok(ended.unwrap_or_else(|failure| fail(failure.exit, &failure.message)))
     })
+}
+
+fn replay_requests(options: ReplayOptions) -> Exit {
+    if let Some(format) = options.replay.convert {
+        return match replay::run::convert(&options, format) {
+            Ok((text, notes)) => {
+                notes.iter().for_each(|note| say(&format!("forebay: {note}\n")));
+                print(&text)
+            }
+            Err(failure) => fail(failure.exit, &failure.message),
+        };
+    }
+    let command_line = command_line();
+    with_runtime(1, async move {
+        let ended = replay::run::execute(options, command_line).await;
+        Ok(ended.unwrap_or_else(|failure| fail(failure.exit, &failure.message)))
+    })
+}
+
+/// What was typed, for reports.
+fn command_line() -> Vec<String> {
+    let typed = std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
+    std::iter::once("forebay".to_owned()).chain(options::masked(typed)).collect()
 }
 
 fn healthcheck(file: &Path, url: Option<&str>, timeout: Duration) -> Exit {

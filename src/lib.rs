@@ -19,6 +19,7 @@ pub mod load;
 pub mod message;
 pub mod proxy;
 pub mod reload;
+pub mod replay;
 pub mod routing;
 pub mod server;
 pub mod shutdown;

@@ -363,6 +363,10 @@ pub enum Stream {
     Think = 0x13,
     /// For simulated servers in tests.
     Service = 0x14,
+    /// Where in its second a line of a log falls that has whole seconds only.
+    Jitter = 0x15,
+    /// Where the copy of a recorded request falls.
+    Copy = 0x16,
 }
 
 /// A number in `[0, 1)` for decision `number` of a stream.

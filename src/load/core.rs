@@ -16,6 +16,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::iter::Peekable;
+use std::sync::Arc;
 
 use super::arrivals::{Arrivals, Starts, Stream, exponential, unit};
 use super::{SECOND, Shed, Sink};
@@ -76,8 +77,10 @@ pub enum Think {
 pub enum Targets {
     /// Drawn by weight, from the seed and the number of the request.
     Weighted(Vec<f64>),
-    /// Request `n` goes to target `n` modulo this number: recordings, and lists to be walked through.
+    /// Request `n` goes to target `n` modulo this number: lists to be walked through.
     InOrder(u32),
+    /// Request `n` goes to the `n`th of these.
+    Listed(Arc<[u32]>),
 }
 
 impl Targets {
@@ -88,6 +91,10 @@ impl Targets {
     fn of(&self, seed: u64, number: u64) -> u32 {
         match self {
             Targets::InOrder(count) => u32::try_from(number % u64::from((*count).max(1))).unwrap_or_default(),
+            Targets::Listed(list) => {
+                let place = usize::try_from(number).unwrap_or(usize::MAX);
+                list.get(place).copied().unwrap_or_default()
+            }
             Targets::Weighted(weights) => {
                 let mut left = unit(seed, Stream::Target, number) * weights.iter().sum::<f64>();
                 let chosen = weights.iter().position(|weight| {

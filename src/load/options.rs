@@ -280,7 +280,7 @@ impl RequestOptions {
 }
 
 /// `500ms`, `2s`: the units of the configuration file.
-fn time(text: &str) -> Result<Duration, String> {
+pub(crate) fn time(text: &str) -> Result<Duration, String> {
     let time = units::parse_duration(text).map_err(|error| error.to_string())?;
     if time.is_zero() || time > Duration::from_secs(7 * 86_400) {
         return Err("expected more than zero and at most a week".to_owned());
@@ -310,7 +310,7 @@ fn session_length(text: &str) -> Result<f64, String> {
     mean.ok_or_else(|| "expected a number of requests, 1 or more".to_owned())
 }
 
-fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+pub(crate) fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     let (name, value) = text.split_once(':').ok_or("expected `name: value`")?;
     let name = HeaderName::from_str(name.trim()).map_err(|_| "this is not a header name")?;
     let value = HeaderValue::from_str(value.trim()).map_err(|_| "this is not a header value")?;

@@ -7,8 +7,8 @@ use crate::config::Config;
 use crate::load::checks::Expectation;
 use crate::load::client::origin::Resolved;
 use crate::load::client::{self, Template, tls};
-use crate::load::core::{Plan, Targets};
-use crate::load::options::{ConnectionOptions, LoadOptions, RequestOptions};
+use crate::load::core::{Model, Plan, Targets};
+use crate::load::options::{ConnectionOptions, JudgementOptions, LoadOptions, OutputOptions, RequestOptions};
 use crate::load::targets::{self, RouteRequest, Target};
 use crate::sockets;
 use crate::units::show_duration;
@@ -27,6 +27,8 @@ const TARGETS_SHOWN: usize = 3;
 pub struct Job {
     pub plan: Plan,
     pub targets: Vec<Target>,
+    /// As reports have them.
+    pub names: Vec<String>,
     pub client: client::Settings,
     pub workers: usize,
     /// The highest rate that is planned, where that can be said.
@@ -34,6 +36,24 @@ pub struct Job {
     /// What the reader of the report should know about how this was put together.
     pub remarks: Vec<String>,
     is_default: bool,
+}
+
+/// In what the kinds of load tests differ.
+#[derive(Debug)]
+pub struct Parts {
+    pub model: Model,
+    pub targets: Vec<Target>,
+    /// As reports have them; for most tests they are those of `targets`.
+    pub names: Vec<String>,
+    pub choice: Targets,
+    pub seed: u64,
+    /// The warm-up included.
+    pub duration: Duration,
+    pub warm_up: u32,
+    pub max_in_flight: Option<u64>,
+    pub deadline: Option<Duration>,
+    pub peak_rate: Option<f64>,
+    pub remarks: Vec<String>,
 }
 
 impl Job {
@@ -44,7 +64,36 @@ impl Job {
         let LoadOptions { load, request, connection, judgement, output, .. } = options;
         let model = load.model()?;
         let peak_rate = load.peak_rate(&model);
-        let (mut targets, mut remarks) = targets_of(options, config, peak_rate)?;
+        let (targets, remarks) = targets_of(options, config, peak_rate)?;
+        let parts = Parts {
+            model,
+            names: targets.iter().map(|target| target.name.clone()).collect(),
+            choice: choice(&targets),
+            targets,
+            seed: seed(load.seed),
+            duration: load.total(),
+            warm_up: load.warm_up,
+            max_in_flight: load.max_in_flight,
+            deadline: load.deadline,
+            peak_rate,
+            remarks,
+        };
+        let mut job = Self::assemble(parts, connection, judgement, output)?;
+        job.is_default = load.is_default();
+        trust_own_listener(config, request, &mut job.client, &job.targets, &mut job.remarks);
+        Ok(job)
+    }
+
+    /// # Errors
+    ///
+    /// When a time is too long.
+    pub fn assemble(
+        parts: Parts,
+        connection: &ConnectionOptions,
+        judgement: &JudgementOptions,
+        output: &OutputOptions,
+    ) -> Result<Self, String> {
+        let Parts { model, mut targets, names, choice, peak_rate, mut remarks, .. } = parts;
         for target in &mut targets {
             target.template.origin.unix.clone_from(&connection.unix);
             target.expectation = std::mem::take(&mut target.expectation).with_checks(&judgement.check);
@@ -53,21 +102,19 @@ impl Job {
         let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).map_err(|_| "a time is too long".to_owned());
         let plan = Plan {
             model,
-            targets: choice(&targets),
-            // Short enough to be typed again.
-            seed: load.seed.unwrap_or_else(|| u64::from(rand::random::<u32>())),
-            duration: nanoseconds(load.total())?,
-            warm_up: load.warm_up,
-            cap: cap(load.max_in_flight, sockets::raise_file_limit(), &mut remarks),
+            targets: choice,
+            seed: parts.seed,
+            duration: nanoseconds(parts.duration)?,
+            warm_up: parts.warm_up,
+            cap: cap(parts.max_in_flight, sockets::raise_file_limit(), &mut remarks),
             timeout: nanoseconds(timeout)?,
-            deadline: load.deadline.map(nanoseconds).transpose()?,
+            deadline: parts.deadline.map(nanoseconds).transpose()?,
             // Every request in flight reaches its own end, also the last.
             drain: nanoseconds(timeout + DRAIN_BEYOND)?,
         };
-        let mut client = client_settings(connection);
-        trust_own_listener(config, request, &mut client, &targets, &mut remarks);
         let workers = output.workers.map_or_else(default_workers, usize::from);
-        Ok(Self { plan, targets, client, workers, peak_rate, remarks, is_default: load.is_default() })
+        let client = client_settings(connection);
+        Ok(Self { plan, targets, names, client, workers, peak_rate, remarks, is_default: false })
     }
 
     pub fn requests(&self) -> Vec<(Template, Expectation)> {
@@ -76,8 +123,8 @@ impl Job {
 
     /// What is loaded, in a few words.
     pub fn title(&self) -> String {
-        let first = self.targets.first().map_or("", |target| target.name.as_str());
-        match self.targets.len() {
+        let first = self.names.first().map_or("", String::as_str);
+        match self.names.len() {
             0 | 1 => first.to_owned(),
             many => format!("{first} and {} more", many - 1),
         }
@@ -85,8 +132,8 @@ impl Job {
 
     /// What will be sent where, in one line.
     pub fn announcement(&self, resolved: &[Resolved]) -> String {
-        let names: Vec<&str> = self.targets.iter().take(TARGETS_SHOWN).map(|target| target.name.as_str()).collect();
-        let more = match self.targets.len().saturating_sub(TARGETS_SHOWN) {
+        let names: Vec<&str> = self.names.iter().take(TARGETS_SHOWN).map(String::as_str).collect();
+        let more = match self.names.len().saturating_sub(TARGETS_SHOWN) {
             0 => String::new(),
             more => format!(" and {more} more"),
         };
@@ -145,6 +192,11 @@ fn targets_of_file(file: &Path, request: &RequestOptions) -> Result<Vec<Target>,
         }
     }
     Ok(targets)
+}
+
+/// As told, or any that is short enough to be typed again.
+pub fn seed(told: Option<u64>) -> u64 {
+    told.unwrap_or_else(|| u64::from(rand::random::<u32>()))
 }
 
 fn choice(targets: &[Target]) -> Targets {

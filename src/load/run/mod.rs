@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use self::job::Job;
+pub use self::job::{Job, Parts, seed};
 use self::outputs::Outputs;
 use super::client::origin::{Resolved, resolve};
 use super::client::{Blueprint, Client};
@@ -20,10 +20,10 @@ use super::driver::{self, Control};
 use super::gates::{self, Evidence, Gate};
 use super::ledger::Book;
 use super::live::{Mode, Snapshot, Tracker, View};
-use super::options::LoadOptions;
+use super::options::{JudgementOptions, LoadOptions, OutputOptions};
 use super::report::{Look, text};
 use super::result::{GateRecord, Outcome, RunResult};
-use super::safety;
+use super::{Protocol, safety};
 use crate::config::Config;
 use crate::exit_code::Exit;
 
@@ -35,7 +35,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    fn usage(message: impl ToString) -> Self {
+    pub(crate) fn usage(message: impl ToString) -> Self {
         Self { exit: Exit::Usage, message: message.to_string() }
     }
 
@@ -55,28 +55,56 @@ pub async fn execute(
     command_line: Vec<String>,
 ) -> Result<Exit, Failure> {
     let job = Job::new(&options, config).map_err(Failure::usage)?;
+    let LoadOptions { connection, judgement, output, .. } = options;
+    let terms = Terms { allow_target: connection.allow_target, judgement, output, command_line };
+    conduct(job, terms, |client| client, |_| Vec::new()).await
+}
+
+/// What a test is judged by and where it is reported.
+pub struct Terms {
+    pub allow_target: Vec<String>,
+    pub judgement: JudgementOptions,
+    pub output: OutputOptions,
+    pub command_line: Vec<String>,
+}
+
+/// Performs a job from the safety checks to the reports. `protocol` says how the client of a worker is used, `remark`
+/// what else is to be said of the result.
+///
+/// # Errors
+///
+/// As [`execute`].
+pub async fn conduct<P: Protocol>(
+    job: Job,
+    terms: Terms,
+    protocol: impl Fn(Client) -> P,
+    remark: impl FnOnce(&RunResult) -> Vec<String>,
+) -> Result<Exit, Failure> {
+    let Terms { allow_target, judgement, output, command_line } = terms;
     let resolved = resolve_all(&job).await.map_err(Failure::failed)?;
-    safety::check_targets(&resolved, &options.connection.allow_target).map_err(Failure::usage)?;
+    safety::check_targets(&resolved, &allow_target).map_err(Failure::usage)?;
     if let Some(peak) = job.peak_rate {
         safety::check_rate(peak, &resolved).map_err(Failure::usage)?;
     }
     let announcement = job.announcement(&resolved);
     let blueprint = Blueprint::new(job.requests(), resolved, job.client.clone()).map_err(Failure::failed)?;
-    let outputs = Outputs::open(&options.output).map_err(Failure::failed)?;
-    if !options.output.quiet {
+    let outputs = Outputs::open(&output).map_err(Failure::failed)?;
+    if !output.quiet {
         let stderr = io::stderr();
         let line = Look::of(&stderr).bold(announcement.as_str()).into_owned();
         // Nobody is left to be told when it is closed.
         let _ = writeln!(stderr.lock(), "{line}");
     }
 
-    let gates = if options.judgement.abort_on_fail { options.judgement.fail.as_slice() } else { &[] };
-    let (report, missed) = perform(&job, &blueprint, &options, gates).await.map_err(Failure::failed)?;
-    let names: Vec<String> = job.targets.iter().map(|target| target.name.clone()).collect();
-    let mut result = report.into_result(command_line, &names);
+    let gates = if judgement.abort_on_fail { judgement.fail.as_slice() } else { &[] };
+    let clients = (0..job.workers).map(|_| blueprint.client().map(&protocol)).collect::<io::Result<Vec<P>>>();
+    let clients = clients.map_err(Failure::failed)?;
+    let (report, missed) = perform(&job, clients, &output, gates).await.map_err(Failure::failed)?;
+    let mut result = report.into_result(command_line, &job.names);
     result.notes = job.remarks.clone();
     result.notes.extend(notes::of(&job, &blueprint, &result));
-    judge(&options.judgement.fail, missed, &mut result)?;
+    result.notes.extend(remark(&result));
+    judge(&judgement.fail, missed, &mut result)?;
     show(&result)?;
     outputs.write(&result).map_err(Failure::failed)?;
     Ok(exit(&result))
@@ -94,15 +122,14 @@ async fn resolve_all(job: &Job) -> io::Result<Vec<Resolved>> {
 }
 
 /// The run itself, watched by whoever sits before it. Also returns the gate that ended it.
-async fn perform(
+async fn perform<P: Protocol>(
     job: &Job,
-    blueprint: &Blueprint,
-    options: &LoadOptions,
+    clients: Vec<P>,
+    output: &OutputOptions,
     abort_gates: &[Gate],
 ) -> io::Result<(driver::Report, Option<GateRecord>)> {
-    let clients = (0..job.workers).map(|_| blueprint.client()).collect::<io::Result<Vec<Client>>>()?;
     let control = Control::default();
-    let mode = Mode::of(options.output.quiet, io::stderr().is_terminal());
+    let mode = Mode::of(output.quiet, io::stderr().is_terminal());
     // The block says it itself, and would be torn by other lines.
     let _signals = Signals::watch(&control, mode == Mode::Lines)?;
     let (snapshots, shown) = watch::channel(Snapshot::default());
@@ -110,7 +137,7 @@ async fn perform(
 
     let mut tracker = Tracker::new(job.plan.warm_up, job.plan.duration);
     let mut missed = None;
-    let report = driver::run(&job.plan, clients, options.output.precise, &control, |progress| {
+    let report = driver::run(&job.plan, clients, output.precise, &control, |progress| {
         if mode != Mode::Quiet {
             snapshots.send_replace(tracker.observe(progress, control.stop.is_cancelled()));
         }

@@ -9,16 +9,29 @@ use crate::load::result::RunResult;
 use crate::load::targets::Target;
 use crate::units::show_duration;
 
+/// A recording may hold a hundred thousand different requests.
+const MOST_NOTES: usize = 50;
+
 pub fn of(job: &Job, blueprint: &Blueprint, result: &RunResult) -> Vec<String> {
-    let mut notes = Vec::from_iter(nothing_succeeded(&result.totals.counts));
+    let mut notes = Vec::new();
+    let mut more = 0;
     for (target, (expectation, tally)) in job.targets.iter().zip(blueprint.tallies()) {
-        notes.extend(broken_promise(target, expectation, tally));
-        notes.extend(failed_checks(target, expectation, tally));
+        let of_target = broken_promise(target, expectation, tally).into_iter();
+        let of_target: Vec<String> = of_target.chain(failed_checks(target, expectation, tally)).collect();
+        more += of_target.len();
+        notes.extend(of_target);
+        notes.truncate(MOST_NOTES);
+    }
+    more -= notes.len();
+    if more > 0 {
+        notes.push(format!("{more} more remarks of this kind"));
     }
     let refused = result.totals.statuses.get(&429).copied().unwrap_or_default();
     if refused > 0 {
         notes.push(format!("429: the target's rate limit refused {refused} requests"));
     }
+    // First: nothing else matters then.
+    notes.splice(0..0, nothing_succeeded(&result.totals.counts));
     notes
 }
 

@@ -64,6 +64,9 @@ struct JsonTarget {
     #[serde(default)]
     body: String,
     weight: Option<f64>,
+    /// When it was due, in files for `forebay replay`. Here the rate says when.
+    #[serde(default, rename = "at")]
+    _at: serde::de::IgnoredAny,
 }
 
 fn json_target(line: &str) -> Result<Target, String> {
@@ -198,7 +201,7 @@ POST http://127.0.0.1:8080/orders
     fn json_targets_are_those_of_vegeta() {
         let text = r#"
 {"method":"POST","url":"http://127.0.0.1:1/a","header":{"X":["1","2"]},"body":"aGk="}
-{"method":"GET","url":"http://127.0.0.1:1/b"}"#;
+{"at":1500000,"method":"GET","url":"http://127.0.0.1:1/b"}"#;
 
         let targets = read(text).expect("targets");
 
