@@ -19,7 +19,7 @@ pub(super) fn nginx(text: &str, seed: u64, found: &mut Found) {
         let Some(at) = line.arrived else {
             spread += 1;
             let within = unit(seed, Stream::Jitter, number as u64) * SECOND as f64;
-            return Some(Line { arrived: Some(line.logged + within as u64), ..line });
+            return Some(Line { arrived: Some(line.logged.saturating_add(within as u64)), ..line });
         };
         Some(Line { arrived: Some(at), ..line })
     });

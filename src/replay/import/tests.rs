@@ -1,6 +1,7 @@
 //! Every format: what is read from it, what is left out and said, and what is written comes back.
 
 use http::Method;
+use proptest::prelude::*;
 
 use super::*;
 use crate::load::SECOND;
@@ -172,5 +173,23 @@ fn decimals_are_exact() {
         ("18446744073.999", None),
     ] {
         assert_eq!(decimal(text, SECOND), expected, "{text}");
+    }
+}
+
+proptest! {
+    /// Files come from anywhere: whatever is in them, the answer is records in order or a mistake.
+    #[test]
+    fn nothing_in_a_file_is_a_panic(
+        format in proptest::sample::select(Format::value_variants()),
+        lines in proptest::collection::vec(
+            "[\\[\"0-9. é]{0,6}(\\[[0-9/:TZa-zA-Z+ -]{0,28}\\] )?(\"[A-Z]{1,4} /?[a-z%é?]{0,4}( HTTP/1.1)?\" )?[0-9. \"\t{}:-]{0,24}",
+            0..6,
+        ),
+    ) {
+        let text = lines.join("\n");
+        if let Ok(import) = parse(&text, Reading { format: Some(format), ..reading() }) {
+            prop_assert!(import.records.is_sorted_by_key(|record| record.at));
+        }
+        let _ = parse(&text, reading());
     }
 }
