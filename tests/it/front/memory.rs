@@ -102,8 +102,8 @@ async fn an_idle_tls_connection_costs_at_most_24_kib() {
     raise_file_limit();
     let authority = Authority::new();
     let files = authority.install(&authority.issue("proxy.example"));
-    // The client's side of so many handshakes takes its time, too.
-    let limits = "max_connections = 2000\ntimeouts = { tls_handshake = \"30s\" }";
+    // The client's side of so many handshakes takes its time, too: a connection whose turn comes late must still be there.
+    let limits = "max_connections = 2000\ntimeouts = { tls_handshake = \"2m\", head = \"2m\", idle = \"10m\" }";
     let settings = format!("{limits}\n[listener.tls]\n{files}");
     let forebay = Forebay::start_with_files(&(listener(&settings) + RESPOND), 4096).await;
     let client = authority.client(&[], None);

@@ -285,7 +285,7 @@ async fn wrong_usage_is_64_and_sends_nothing() {
     let target = FaultUpstream::start([scripts::ok()]).await;
     let base = url(target.address);
     let table: [(&[&str], i32, &str); 6] = [
-        (&[&base, "-r", "200"], 64, "200/s"),
+        (&[&base, "-r", "200/x"], 64, "100/s"),
         (&[&base, "--fail", "p99"], 64, "p99"),
         (&[&base, "--think", "1s"], 64, "--users"),
         (&["http://192.0.2.1/"], 64, "--allow-target 192.0.2.1"),
