@@ -39,6 +39,9 @@ async fn ask(stream: &mut TlsStream<TcpStream>) -> std::io::Result<String> {
 /// One GET over HTTP/1 and its answer up to these words.
 pub async fn ask_until(stream: &mut TlsStream<TcpStream>, end: &str) -> std::io::Result<String> {
     stream.write_all(b"GET / HTTP/1.1\r\nhost: proxy.example\r\n\r\n").await?;
+    // What is written is encrypted, but not always sent: with many connections in one task, tokio's budget for it may be
+    // used up at that moment, and reading sends nothing.
+    stream.flush().await?;
     let mut answer = Vec::new();
     while !String::from_utf8_lossy(&answer).contains(end) {
         if timeout(PATIENCE, stream.read_buf(&mut answer)).await.expect("an answer")? == 0 {
