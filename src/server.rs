@@ -102,6 +102,7 @@ pub struct Server {
     data_path: Arc<dyn DataPath>,
     view: Arc<ArcSwap<View>>,
     /// What the process was started with: some settings hold until it ends.
+    files: FileWatch,
     started: Arc<Config>,
     listeners: Vec<Listening>,
     admin: Option<Listening>,
@@ -125,6 +126,8 @@ where
         tracing::warn!(%address, "a passed socket is closed: no listener has its address");
     }
 
+    // Before anybody can see that it runs, and so change a file in answer: what is there now was just loaded.
+    let files = FileWatch::new(version.watched_files.clone());
     let data_path = connect(Arc::clone(&config)).map_err(StartError::DataPath)?;
     telemetry.apply(&config, SystemTime::now());
     let view = View { version, last_reload: None, pending_restart: Vec::new() };
@@ -139,6 +142,7 @@ where
         data_path,
         view: Arc::new(ArcSwap::from_pointee(view)),
         started: config,
+        files,
         listeners: Vec::new(),
         admin: None,
     };
@@ -193,13 +197,12 @@ impl Server {
     }
 
     async fn follow(&mut self, signals: &mut mpsc::Receiver<Signal>) -> Farewell {
-        let mut files = FileWatch::new(self.view.load().version.watched_files.clone());
         loop {
             let watching = self.view.load().version.config.reload.watch;
             tokio::select! {
                 signal = signals.recv() => match signal {
                     Some(Signal::Reload) => {
-                        files.note();
+                        self.files.note();
                         self.reload(Trigger::Signal).await;
                     }
                     Some(Signal::HandOver) => match self.hand_over(signals).await {
@@ -209,9 +212,9 @@ impl Server {
                     },
                     Some(Signal::Stop) | None => return Farewell::Announce,
                 },
-                () = files.changed(), if watching => self.reload(Trigger::FileChange).await,
+                () = self.files.changed(), if watching => self.reload(Trigger::FileChange).await,
             }
-            files.replace(self.view.load().version.watched_files.clone());
+            self.files.replace(self.view.load().version.watched_files.clone());
         }
     }
 
