@@ -31,8 +31,11 @@ setup:
 setup-build:
 	scripts/setup.sh build
 
+# The fuzz targets and the comparators are packages of their own: a dependency added here must be in their lock files as well.
 check: setup-build
 	$(CARGO) fmt --check
+	$(CARGO) tree --locked --quiet --manifest-path fuzz/Cargo.toml >/dev/null
+	$(CARGO) tree --locked --quiet --manifest-path benches/comparators/Cargo.toml >/dev/null
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) test --locked --quiet --lib --test it -- $(GENERATED)
 
