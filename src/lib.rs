@@ -21,6 +21,7 @@ pub mod proxy;
 pub mod reload;
 pub mod replay;
 pub mod routing;
+pub mod scrape;
 pub mod server;
 pub mod shutdown;
 pub mod simulate;

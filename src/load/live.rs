@@ -19,6 +19,7 @@ use super::result::{Distribution, SecondRecord};
 use super::{ErrorKind, SECOND};
 
 mod draw;
+pub mod exposition;
 
 /// Four pictures a second are fluent enough to read numbers in.
 const FRAME: Duration = Duration::from_millis(250);

@@ -3,6 +3,7 @@
 //! What can be said wrongly is said here, before anything is sent: combinations that clap cannot see, shapes of
 //! arrivals, files. Gates and the reports have their own modules.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -178,6 +179,9 @@ pub struct OutputOptions {
     /// Write the percentiles as HdrHistogram's tools do.
     #[arg(long, value_name = "FILE")]
     pub report_hgrm: Option<PathBuf>,
+    /// Show the numbers of the running test to Prometheus, at /metrics of this address; port 0 takes a free one.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metrics: Option<SocketAddr>,
     /// Spin before each release: microseconds more exact, at the price of a CPU.
     #[arg(long)]
     pub precise: bool,

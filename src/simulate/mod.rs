@@ -7,7 +7,6 @@
 
 mod answer;
 mod draw;
-mod endpoint;
 mod latency;
 pub mod model;
 mod normal;
@@ -32,6 +31,7 @@ pub use draw::{Draw, draw, draw_at};
 pub use settings::{Settings, SettingsError, Upstream};
 pub use workers::{HoldError, Stats};
 
+use crate::scrape;
 use serve::Server;
 use settings::Capacity;
 use workers::{Counters, Workers};
@@ -77,7 +77,7 @@ impl Simulator {
     /// Binds every address. From here on clients can connect, and wait in the kernel's backlog.
     pub fn bind(settings: Settings) -> io::Result<Self> {
         let Settings { seed, metrics, upstreams } = settings;
-        let metrics = metrics.map(endpoint::bind).transpose()?;
+        let metrics = metrics.map(|address| scrape::bind("[metrics]", address)).transpose()?;
         let bound = upstreams.into_iter().map(|upstream| bind_upstream(seed, upstream)).collect::<io::Result<_>>()?;
         Ok(Self { bound, metrics })
     }
@@ -100,8 +100,9 @@ impl Simulator {
     pub async fn run(self, cancel: impl Future<Output = ()>) -> io::Result<()> {
         let mut servers = JoinSet::new();
         if let Some(listener) = self.metrics {
-            let handles = self.bound.iter().map(|bound| bound.handle.clone()).collect();
-            servers.spawn(endpoint::serve(tokio::net::TcpListener::from_std(listener)?, handles));
+            let handles: Vec<Handle> = self.bound.iter().map(|bound| bound.handle.clone()).collect();
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            servers.spawn(scrape::serve(listener, move || report::exposition(&handles)));
         }
         for Bound { listener, server, .. } in self.bound {
             let listener = tokio::net::TcpListener::from_std(listener)?;

@@ -7,6 +7,7 @@ mod notes;
 mod outputs;
 
 use std::io::{self, IsTerminal, Write};
+use std::net::TcpListener;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -19,6 +20,7 @@ use super::client::{Blueprint, Client};
 use super::driver::{self, Control};
 use super::gates::{self, Evidence, Gate};
 use super::ledger::Book;
+use super::live::exposition;
 use super::live::{Mode, Snapshot, Tracker, View};
 use super::options::{JudgementOptions, LoadOptions, OutputOptions};
 use super::report::{Look, text};
@@ -26,6 +28,7 @@ use super::result::{GateRecord, Outcome, RunResult};
 use super::{Protocol, safety};
 use crate::config::Config;
 use crate::exit_code::Exit;
+use crate::scrape;
 
 /// Why a test did not begin, or could not be reported.
 #[derive(Debug)]
@@ -89,17 +92,22 @@ pub async fn conduct<P: Protocol>(
     let announcement = job.announcement(&resolved);
     let blueprint = Blueprint::new(job.requests(), resolved, job.client.clone()).map_err(Failure::failed)?;
     let outputs = Outputs::open(&output).map_err(Failure::failed)?;
+    let metrics = output.metrics.map(|address| scrape::bind("--metrics", address)).transpose();
+    let metrics = metrics.map_err(Failure::failed)?;
     if !output.quiet {
         let stderr = io::stderr();
         let line = Look::of(&stderr).bold(announcement.as_str()).into_owned();
         // Nobody is left to be told when it is closed.
         let _ = writeln!(stderr.lock(), "{line}");
+        if let Some(address) = metrics.as_ref().and_then(|listener| listener.local_addr().ok()) {
+            let _ = writeln!(stderr.lock(), "metrics at http://{address}/metrics while it runs");
+        }
     }
 
     let gates = if judgement.abort_on_fail { judgement.fail.as_slice() } else { &[] };
     let clients = (0..job.workers).map(|_| blueprint.client().map(&protocol)).collect::<io::Result<Vec<P>>>();
     let clients = clients.map_err(Failure::failed)?;
-    let (report, missed) = perform(&job, clients, &output, gates).await.map_err(Failure::failed)?;
+    let (report, missed) = perform(&job, clients, &output, metrics, gates).await.map_err(Failure::failed)?;
     let mut result = report.into_result(command_line, &job.names);
     result.notes = job.remarks.clone();
     result.notes.extend(notes::of(&job, &blueprint, &result));
@@ -126,6 +134,7 @@ async fn perform<P: Protocol>(
     job: &Job,
     clients: Vec<P>,
     output: &OutputOptions,
+    metrics: Option<TcpListener>,
     abort_gates: &[Gate],
 ) -> io::Result<(driver::Report, Option<GateRecord>)> {
     let control = Control::default();
@@ -133,12 +142,14 @@ async fn perform<P: Protocol>(
     // The block says it itself, and would be torn by other lines.
     let _signals = Signals::watch(&control, mode == Mode::Lines)?;
     let (snapshots, shown) = watch::channel(Snapshot::default());
+    let is_watched = mode != Mode::Quiet || metrics.is_some();
+    let scraped = serve_metrics(metrics, shown.clone());
     let view = View::start(mode, job.title(), || Look::of(io::stderr()), io::stderr(), shown)?;
 
     let mut tracker = Tracker::new(job.plan.warm_up, job.plan.duration);
     let mut missed = None;
-    let report = driver::run(&job.plan, clients, output.precise, &control, |progress| {
-        if mode != Mode::Quiet {
+    let run = driver::run(&job.plan, clients, output.precise, &control, |progress| {
+        if is_watched {
             snapshots.send_replace(tracker.observe(progress, control.stop.is_cancelled()));
         }
         if missed.is_none() && !abort_gates.is_empty() {
@@ -147,10 +158,25 @@ async fn perform<P: Protocol>(
                 control.stop.cancel();
             }
         }
-    })
-    .await;
+    });
+    let report = tokio::select! {
+        report = run => report,
+        // Not before the run: it serves until it is dropped, or cannot begin.
+        error = scraped => Err(error),
+    };
     view.stop();
     Ok((report?, missed))
+}
+
+/// Shows the latest snapshot to whoever asks, for as long as it is awaited. Ends only by an error.
+async fn serve_metrics(listener: Option<TcpListener>, snapshots: watch::Receiver<Snapshot>) -> io::Error {
+    let Some(listener) = listener else { return std::future::pending().await };
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return error,
+    };
+    scrape::serve(listener, move || exposition::render(&snapshots.borrow())).await;
+    std::future::pending().await
 }
 
 /// A gate that the run cannot pass any more.

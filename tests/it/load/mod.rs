@@ -16,6 +16,8 @@ use tempfile::TempDir;
 
 use super::support::eventually;
 use super::support::fault_upstream::{FaultUpstream, Script, Step, scripts};
+use super::support::http::get;
+use super::support::metrics::Scrape;
 use super::support::process::{Process, command};
 
 /// A load test that goes on.
@@ -212,6 +214,47 @@ async fn the_first_interruption_waits_for_answers_and_reports() {
     assert_eq!(ended.result.verdict.outcome, Outcome::Interrupted);
     assert_eq!(ended.result.totals.counts.unfinished, 0);
     assert_eq!(ended.result.gates[0].passed, None);
+}
+
+#[tokio::test]
+async fn a_running_test_shows_its_numbers_to_prometheus() {
+    let target = FaultUpstream::start([slow(Duration::from_millis(50))]).await;
+    let mut load = Load::start(&[&url(target.address), "-r", "50/s", "-d", "60s", "--metrics", "127.0.0.1:0"]);
+    let find = |lines: &[String]| {
+        let address = lines.iter().find_map(|line| line.strip_prefix("metrics at http://")?.split_once('/'));
+        address.map(|(address, _)| address.parse::<SocketAddr>().expect("an address"))
+    };
+    let metrics = load.process.output("says where", find).await;
+
+    let scrape = eventually("answers are counted", async || {
+        let answer = get(metrics, "/metrics").await.ok()?;
+        let scrape = Scrape::parse(&answer.text());
+        (scrape.sum("load_outcomes_total", &[("outcome", "ok")]) >= 20.0).then_some(scrape)
+    })
+    .await;
+    let sum = |name: &str| scrape.sum(name, &[]);
+    assert!(sum("load_requests_scheduled_total") >= sum("load_outcomes_total"));
+    assert!(scrape.sum("load_response_seconds", &[("quantile", "0.5")]) >= 0.05);
+    assert_eq!(scrape.sum("load_phase", &[("phase", "measuring")]), 1.0);
+    assert_eq!(get(metrics, "/").await.unwrap().status, 404);
+
+    load.process.signal(Signal::INT);
+    assert_eq!(load.ended().await.code, 130);
+    assert!(get(metrics, "/metrics").await.is_err(), "it ends with the test");
+}
+
+#[tokio::test]
+async fn a_taken_address_for_metrics_is_said_and_nothing_is_sent() {
+    let target = FaultUpstream::start([slow(Duration::ZERO)]).await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let mut load = Load::start(&[&url(target.address), "-d", "1s", "--metrics", &address]);
+
+    assert_eq!(code(load.process.ended().await), 1);
+
+    let message = load.process.stderr.all().join("\n");
+    assert!(message.contains(&format!("--metrics: cannot listen on {address}")), "{message}");
+    assert_eq!(target.accepted(), 0);
 }
 
 #[tokio::test]

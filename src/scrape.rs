@@ -1,4 +1,5 @@
-//! The small endpoint that shows the simulator's numbers: `GET /metrics`.
+//! The small endpoint of simulator and load generator that shows their numbers: `GET /metrics`. Knows nothing of what
+//! is shown. The sidecar's own is [`admin`](crate::admin).
 
 use std::convert::Infallible;
 use std::io;
@@ -17,23 +18,27 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::{Handle, report};
-
 /// Scrapers at once; more wait in the backlog.
 const MAX_CONNECTIONS: usize = 16;
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+/// `setting` is where the address was written.
+///
+/// # Errors
+///
+/// When nobody can listen there, with the setting and the address.
+pub fn bind(setting: &str, address: SocketAddr) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address)
-        .map_err(|error| io::Error::new(error.kind(), format!("[metrics]: cannot listen on {address}: {error}")))?;
+        .map_err(|error| io::Error::new(error.kind(), format!("{setting}: cannot listen on {address}: {error}")))?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
 
-/// Ends only by being dropped, which ends its connections too.
-pub async fn serve(listener: tokio::net::TcpListener, handles: Vec<Handle>) {
-    let handles: Arc<[Handle]> = handles.into();
+/// `exposition` gives the text format of Prometheus, version 0.0.4. Ends only by being dropped, which ends its
+/// connections too.
+pub async fn serve(listener: tokio::net::TcpListener, exposition: impl Fn() -> String + Send + Sync + 'static) {
+    let exposition = Arc::new(exposition);
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
@@ -43,9 +48,9 @@ pub async fn serve(listener: tokio::net::TcpListener, handles: Vec<Handle>) {
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let handles = Arc::clone(&handles);
+        let exposition = Arc::clone(&exposition);
         connections.spawn(async move {
-            let service = service_fn(|request| std::future::ready(Ok::<_, Infallible>(answer(&request, &handles))));
+            let service = service_fn(|request| std::future::ready(Ok::<_, Infallible>(answer(&request, &*exposition))));
             let mut builder = http1::Builder::new();
             builder.timer(TokioTimer::new()).header_read_timeout(READ_TIMEOUT);
             // An error is a scraper that left.
@@ -56,9 +61,9 @@ pub async fn serve(listener: tokio::net::TcpListener, handles: Vec<Handle>) {
     }
 }
 
-fn answer(request: &Request<Incoming>, handles: &[Handle]) -> Response<Full<Bytes>> {
+fn answer(request: &Request<Incoming>, exposition: impl Fn() -> String) -> Response<Full<Bytes>> {
     let (status, text) = match request.uri().path() {
-        "/metrics" => (StatusCode::OK, report::exposition(handles)),
+        "/metrics" => (StatusCode::OK, exposition()),
         _ => (StatusCode::NOT_FOUND, "the numbers are at /metrics\n".to_owned()),
     };
     let mut response = Response::new(Full::new(Bytes::from(text)));
