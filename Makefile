@@ -3,12 +3,12 @@
 #   make run      the demo: simulated slow services with Forebay in front of them; Ctrl-C ends it
 #   make check    formatting, lints, generated files: what to run before a commit
 #   make test     `check` and every test, against real services; what the build server runs
-#   make bench    CPU and latency beside nginx and HAProxy, see benches/run.py; bench-quick, bench-aggregate, bench-gate
+#   make bench    CPU and latency beside nginx and HAProxy, see benches/run.py; bench-quick, -aggregate, -truth, -gate
 #   make fuzz     each fuzz target for a minute: FUZZ_SECONDS=600 make fuzz for longer
 #   make bless    writes the generated files and the golden messages anew; read the difference before committing it
 #   make docs     the documentation of the code, in target/doc
 .DEFAULT_GOAL := test
-.PHONY: run setup setup-build check generated test bless docs fuzz bench bench-quick bench-aggregate bench-gate bench-setup
+.PHONY: run setup setup-build check generated test bless docs fuzz bench bench-quick bench-aggregate bench-truth bench-gate bench-setup
 
 CARGO ?= cargo
 FUZZ_SECONDS ?= 60
@@ -67,6 +67,10 @@ bench-quick: bench-setup
 # Only what an aggregate costs, beside hyper-util and the tutorial's aggregator in Python. Within 4 minutes.
 bench-aggregate: bench-setup
 	benches/run.py bench --quick --only aggregate --out target/bench-aggregate.md
+
+# What forebay load, wrk, hey and h2load say about latencies that are known. Within 3 minutes.
+bench-truth: bench-setup
+	benches/run.py bench --only truth --out target/bench-truth.md
 
 # Instructions and allocations for a request against benches/baseline.json; after a wanted change: benches/run.py gate --update
 bench-gate: bench-setup

@@ -7,9 +7,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 missing=()
-for tool in nginx haproxy wrk valgrind cmake; do
+for tool in nginx haproxy wrk hey valgrind cmake; do
     command -v "$tool" >/dev/null || missing+=("$tool")
 done
+command -v h2load >/dev/null || missing+=(nghttp2-client)
 
 if ((${#missing[@]})); then
     command -v apt-get >/dev/null || { echo "error: install ${missing[*]} by hand: there is no apt-get here" >&2; exit 1; }

@@ -3,6 +3,7 @@
 from .aggregate import DIRECT, FANOUTS, LOADS, PLAIN
 from .measure import FIXED_RATE, FIXED_RATE_CONNECTIONS
 from .targets import AGGREGATORS, LABELS
+from .truth import CONNECTIONS, QUANTILES, RATE, SECONDS
 
 KIB = 1024
 
@@ -99,3 +100,26 @@ def part_counts(plain, aggregate):
     ]
     head = ["Forebay", "user instructions", "allocator calls"]
     return f"### Aggregates: counted by callgrind, 1 KiB of JSON\n\n{table(head, rows)}\n"
+
+
+SERVERS = {
+    "stall": "One second of standing still within 10 s",
+    "independent": "0.5 % of the requests slow by 100 ms, independently",
+}
+
+
+def truth(found):
+    head = ["tool", "requests", *(f"p{q * 100:g} ms" for q in QUANTILES), "max ms", "mean ms"]
+    chapters = []
+    for server, told in found.items():
+        rows = [
+            [
+                f"**{tool}**" if tool == "forebay load" else tool,
+                f"{by.requests}",
+                *(f"{value:.1f}" for value in [*by.quantiles, by.maximum, by.mean]),
+            ]
+            for tool, by in told.items()
+        ]
+        chapters.append(f"#### {SERVERS[server]}\n\n{table(head, rows)}\n")
+    load = f"{RATE} requests/s for {SECONDS} s, {CONNECTIONS} connections; wrk knows no rate and sends what it can"
+    return f"### Load generators on latencies that are known ({load})\n\n" + "\n".join(chapters)
