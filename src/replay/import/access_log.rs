@@ -1,13 +1,21 @@
-//! Access logs: nginx's `combined`, better with `$msec` and `$request_time`, and Envoy's default.
+//! Access logs: Forebay's own, nginx's `combined`, better with `$msec` and `$request_time`, and Envoy's default.
+//!
+//! Forebay writes a line when a request has ended, in milliseconds, with the time that it took. What a client did not
+//! wait for has no status and no duration that an answer could be compared with.
 //!
 //! nginx writes a line when a request has ended, so its arrival is `$msec - $request_time`. `combined` alone has
 //! whole seconds and no duration: sending it as it stands would be a burst at the beginning of each second, so the
 //! lines are spread over theirs, by the seed. Logs have no header fields and no bodies.
 
+use std::borrow::Cow;
+
+use serde::Deserialize;
+
 use super::{Found, decimal, instant};
 use crate::load::SECOND;
 use crate::load::arrivals::{Stream, unit};
 use crate::replay::{Record, method, path, status};
+use crate::telemetry::Reason;
 
 const NOT_A_LINE: &str = "lines that are not in the log's format";
 const NOT_A_REQUEST: &str = "lines without a request that can be sent";
@@ -31,6 +39,50 @@ pub(super) fn nginx(text: &str, seed: u64, found: &mut Found) {
     }
 }
 
+/// What is read of a line of our own log; it has more, and may get more.
+#[derive(Deserialize)]
+struct OwnLine<'a> {
+    time: &'a str,
+    #[serde(borrow)]
+    method: Cow<'a, str>,
+    #[serde(borrow)]
+    path: Cow<'a, str>,
+    /// There when the log holds the beginning of the path only.
+    path_bytes: Option<u64>,
+    reason: &'a str,
+    status: Option<u16>,
+    total_ms: f64,
+}
+
+/// Whether a line is one of our own log.
+pub(super) fn is_own(line: &str) -> bool {
+    serde_json::from_str::<OwnLine<'_>>(line).is_ok()
+}
+
+pub(super) fn forebay(text: &str, found: &mut Found) {
+    each(text, found, |line, _| own_line(line));
+}
+
+fn own_line(line: &str) -> Option<Line<'_>> {
+    let own: OwnLine<'_> = serde_json::from_str(line).ok()?;
+    let logged = instant::rfc3339(own.time)?;
+    let took = Some(own.total_ms).filter(|ms| ms.is_finite() && *ms >= 0.0)?;
+    let took = (took * 1e6).round() as u64;
+    // One word is no request: it is left out as what it is, and not as a line that is not understood.
+    let request = match own.path_bytes {
+        Some(_) => own.method,
+        None => format!("{} {}", own.method, own.path).into(),
+    };
+    let is_answered = own.reason != Reason::ClientGone.code();
+    Some(Line {
+        logged,
+        arrived: Some(logged.saturating_sub(took)),
+        request,
+        status: own.status.filter(|_| is_answered).and_then(status),
+        duration: Some(took).filter(|_| is_answered),
+    })
+}
+
 pub(super) fn envoy(text: &str, found: &mut Found) {
     each(text, found, |line, _| envoy_line(line));
 }
@@ -40,7 +92,7 @@ struct Line<'a> {
     logged: u64,
     arrived: Option<u64>,
     /// `GET /users HTTP/1.1`
-    request: &'a str,
+    request: Cow<'a, str>,
     status: Option<u16>,
     duration: Option<u64>,
 }
@@ -84,6 +136,7 @@ fn nginx_line(line: &str) -> Option<Line<'_>> {
     if let [Field::Plain(msec), Field::Plain(took), Field::Quoted(request), ..] = fields.as_slice() {
         let (logged, duration) = (decimal(msec, SECOND)?, decimal(took, SECOND)?);
         let arrived = logged.checked_sub(duration);
+        let request = Cow::Borrowed(*request);
         return Some(Line { logged, arrived, request, status: number(3), duration: Some(duration) });
     }
     // `$remote_addr - $remote_user [$time_local] "$request" $status $bytes "$referer" "$agent"`, then what was added.
@@ -92,7 +145,7 @@ fn nginx_line(line: &str) -> Option<Line<'_>> {
         return None;
     };
     let logged = instant::common_log(time)?;
-    let status = number(date + 2);
+    let (status, request) = (number(date + 2), Cow::Borrowed(*request));
     let added = fields.get(date + 6..).unwrap_or_default();
     let exact = added.windows(2).find_map(|pair| Some((pair[0].decimal()?, pair[1].decimal()?)));
     // `$msec` is the same instant as the date; other numbers are something else.
@@ -120,7 +173,7 @@ fn envoy_line(line: &str) -> Option<Line<'_>> {
     });
     let status = code.parse().ok().and_then(status);
     let duration = milliseconds.and_then(|ms| ms.checked_mul(1_000_000));
-    Some(Line { logged, arrived: Some(logged), request, status, duration })
+    Some(Line { logged, arrived: Some(logged), request: Cow::Borrowed(request), status, duration })
 }
 
 /// A part of a log line.

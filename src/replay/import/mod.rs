@@ -23,6 +23,8 @@ use super::{Record, is_secret, method, path, recording};
 pub enum Format {
     /// This program's own.
     Recording,
+    /// This program's access log.
+    Forebay,
     /// Vegeta's JSON targets with `"at"`, nanoseconds.
     Vegeta,
     /// nginx: `combined`, with `$msec $request_time` at its end if possible; or `$msec $request_time "$request" $status`.
@@ -65,6 +67,7 @@ pub fn parse(text: &str, reading: Reading) -> Result<Import, String> {
     let mut found = Found::default();
     match format {
         Format::Recording => found.take_all(recording::parse(text)?),
+        Format::Forebay => access_log::forebay(text, &mut found),
         Format::Vegeta => vegeta::parse(text, &mut found)?,
         Format::Nginx => access_log::nginx(text, reading.seed, &mut found),
         Format::Envoy => access_log::envoy(text, &mut found),
@@ -80,7 +83,11 @@ fn detect(text: &str) -> Option<Format> {
     }
     let first = text.lines().map(str::trim_end).find(|line| !line.trim().is_empty())?;
     if first.trim_start().starts_with('{') {
-        return Some(if vegeta::is_target(first) { Format::Vegeta } else { Format::Har });
+        return Some(match first {
+            own if access_log::is_own(own) => Format::Forebay,
+            target if vegeta::is_target(target) => Format::Vegeta,
+            _ => Format::Har,
+        });
     }
     let is_envoy = first.strip_prefix('[').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
     if is_envoy {

@@ -33,6 +33,34 @@ fn nginx_with_msec_and_request_time_has_true_arrivals() {
 }
 
 #[test]
+fn our_own_access_log_has_true_arrivals_and_queries() {
+    let line = |time: &str, path: &str, end: &str| {
+        format!(
+            r#"{{"time":"2025-11-22T17:28:{time}Z","route":"users","client":"10.1.2.3","method":"GET","host":"a","path":"{path}"{end},"overhead_ms":0.5}}"#
+        )
+    };
+    let text = [
+        line("34.007", "/users/7?full=1", r#","status":200,"reason":"ok","total_ms":1250.000"#),
+        line("33.000", r"/a\u0022", r#","status":499,"reason":"client_gone","total_ms":10.5"#),
+        line("35.000", "/cut", r#","path_bytes":6000,"status":200,"reason":"ok","total_ms":1.0"#),
+        line("35.000", "/no-time", r#","status":200,"reason":"ok""#),
+    ]
+    .join("\n");
+
+    let Import { records, notes } = read(&text);
+
+    let [first, second] = records.as_slice() else { panic!("{records:?}") };
+    assert_eq!(second.at - first.at, 232_500_000);
+    assert_eq!(
+        (first.path.as_str(), first.status, first.duration),
+        ("/users/7?full=1", Some(200), Some(1_250_000_000))
+    );
+    assert_eq!((second.status, second.duration), (None, None));
+    assert!(notes.contains(&"left out 1: lines without a request that can be sent (first: 3)".to_owned()), "{notes:?}");
+    assert!(notes.contains(&"left out 1: lines that are not in the log's format (first: 4)".to_owned()), "{notes:?}");
+}
+
+#[test]
 fn combined_alone_is_spread_over_its_seconds_by_the_seed() {
     let line = r#"127.0.0.1 - - [10/Oct/2000:13:55:36 -0700] "GET /a HTTP/1.1" 200 12 "-" "curl" "10.0.0.1""#;
     let text = format!("{line}\n").repeat(100);

@@ -16,6 +16,7 @@ use tempfile::TempDir;
 
 use super::support::eventually;
 use super::support::fault_upstream::{FaultUpstream, Script, Step, scripts};
+use super::support::forebay::Forebay;
 use super::support::http::get;
 use super::support::metrics::Scrape;
 use super::support::process::{Process, command};
@@ -241,6 +242,41 @@ async fn a_running_test_shows_its_numbers_to_prometheus() {
     load.process.signal(Signal::INT);
     assert_eq!(load.ended().await.code, 130);
     assert!(get(metrics, "/metrics").await.is_err(), "it ends with the test");
+}
+
+/// What came in yesterday is sent again from the log that is there anyway.
+#[tokio::test]
+async fn the_access_log_of_the_sidecar_is_replayed() {
+    let config = "[route.a]\npath = \"/a/*\"\nrespond = { body = \"a\" }\n";
+    let mut forebay = Forebay::start(config).await;
+    let paths = ["/a/1?x=%20y", "/nowhere", "/a/2"];
+    for path in paths {
+        get(forebay.address(), path).await.unwrap();
+    }
+    let requests = |lines: &[String]| -> Vec<String> {
+        let lines = lines.iter().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        lines.filter_map(|line| Some(line["path"].as_str()?.to_owned())).collect()
+    };
+    let find = |count| move |lines: &[String]| (requests(lines).len() == count).then(|| lines.to_vec());
+    let log = forebay.process.output("has logged them", find(3)).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("access.log");
+    std::fs::write(
+        &file,
+        log.iter().filter(|line| line.starts_with('{')).map(|line| format!("{line}\n")).collect::<String>(),
+    )
+    .unwrap();
+
+    let mut replay = command(env!("CARGO_BIN_EXE_forebay"));
+    replay.arg("replay").arg(&file).arg(format!("http://{}", forebay.address()));
+    let mut replay = Process::start("forebay replay", replay);
+    let code = code(replay.ended().await);
+
+    assert!([0, 4].contains(&code), "{:?}", replay.stderr.all());
+    let log = forebay.process.output("has logged them again", find(6)).await;
+    assert_eq!(requests(&log), [paths, paths].concat());
+    let report = replay.stdout.all().join("\n");
+    assert!(report.contains("404: 1"), "{report}");
 }
 
 #[tokio::test]
