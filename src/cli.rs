@@ -114,8 +114,8 @@ Examples:
 
     /// Send recorded requests again, at the times at which they came.
     ///
-    /// Reads recordings, HAR files, access logs of nginx and Envoy, vegeta's targets and timing scripts of h2load. Only
-    /// methods that change nothing are sent unless asked, and recorded credentials are dropped. Latency counts from the
+    /// Reads recordings, HAR files, access logs of Forebay, nginx and Envoy, vegeta's targets and timing scripts of h2load.
+    /// Only methods that change nothing are sent unless asked, and recorded credentials are dropped. Latency counts from the
     /// instant at which each request was due, and the report is that of `forebay load`.
     #[command(after_help = "\
 Examples:
@@ -162,6 +162,25 @@ Examples:
     /// Print the JSON Schema of the configuration file, for editors.
     #[command(after_help = "Example:\n  forebay schema > schema.json")]
     Schema,
+
+    /// Print what makes a shell complete commands, options and their values.
+    #[command(after_help = "\
+Examples:
+  forebay completions bash > /etc/bash_completion.d/forebay
+  forebay completions zsh  > /usr/local/share/zsh/site-functions/_forebay
+  forebay completions fish > /etc/fish/completions/forebay.fish")]
+    Completions { shell: clap_complete::Shell },
+
+    /// Print the manual page, or write those of all commands.
+    #[command(after_help = "\
+Examples:
+  forebay man | man -l -
+  forebay man --out /usr/local/share/man/man1")]
+    Man {
+        /// Write forebay.1, forebay-run.1 and so on into this folder, which must be there.
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
 
     /// Print the version.
     Version,

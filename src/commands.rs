@@ -11,11 +11,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::CommandFactory;
 use http::Uri;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::Command;
+use crate::cli::{Cli, Command};
 use crate::compare;
 use crate::config::{self, Config, ExplainRequest, Loaded, Report};
 use crate::demo;
@@ -52,6 +53,8 @@ pub fn execute(command: Command, connect: Connect) -> Exit {
         // The table is the only form so far, with and without `--markdown`: it reads well in a terminal, too.
         Command::Metrics { markdown: _ } => print(&catalogue::markdown()),
         Command::Schema => print(&format!("{:#}\n", config::schema::schema())),
+        Command::Completions { shell } => completions(shell),
+        Command::Man { out } => manual(out.as_deref()),
         Command::Version => print(&format!("forebay {}\n", env!("CARGO_PKG_VERSION"))),
     }
 }
@@ -67,6 +70,24 @@ fn check(file: &Path, effective: bool) -> Exit {
     }
     let (routes, upstreams) = (loaded.config.routes.len(), loaded.config.upstreams.len());
     print(&format!("{}: no mistakes; routes: {routes}, upstreams: {upstreams}\n", file.display()))
+}
+
+fn completions(shell: clap_complete::Shell) -> Exit {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "forebay", &mut script);
+    print(&String::from_utf8_lossy(&script))
+}
+
+fn manual(folder: Option<&Path>) -> Exit {
+    let Some(folder) = folder else {
+        let mut page = Vec::new();
+        clap_mangen::Man::new(Cli::command()).render(&mut page).expect("a vector takes all");
+        return print(&String::from_utf8_lossy(&page));
+    };
+    match clap_mangen::generate_to(Cli::command(), folder) {
+        Ok(()) => Exit::Done,
+        Err(error) => fail(Exit::Failed, &format!("writing manual pages into {}: {error}", folder.display())),
+    }
 }
 
 fn simulate(file: Option<&Path>) -> Exit {

@@ -13,8 +13,8 @@ use crate::load::targets::Url;
 
 #[derive(Debug, Clone, Args)]
 pub struct ReplayOptions {
-    /// Recorded requests: a recording, a HAR file, vegeta's JSON targets with `at`, an access log of Forebay, nginx or Envoy, or
-    /// a timing script of h2load.
+    /// Recorded requests: a recording, a HAR file, vegeta's JSON targets with `at`, an access log of Forebay, nginx or
+    /// Envoy, or a timing script of h2load.
     pub file: PathBuf,
     /// Where they are sent, whatever host they went to then: `http://127.0.0.1:8080`.
     #[arg(required_unless_present = "convert")]

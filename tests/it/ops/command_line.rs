@@ -144,6 +144,45 @@ fn the_schema_is_json_and_the_metrics_are_a_table() {
 }
 
 #[test]
+fn bash_completes_commands_options_and_values() {
+    let folder = Folder::with(GOOD);
+    let script = stdout(&folder.forebay("completions bash"));
+    let completed = |words: &str| {
+        let ask = format!(
+            "{script}\nCOMP_WORDS=({words} \"\")\nCOMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))\n\
+             _forebay forebay \"\" \"${{COMP_WORDS[COMP_CWORD - 1]}}\"\nprintf '%s\\n' \"${{COMPREPLY[@]}}\"\n"
+        );
+        let bash = Command::new("bash").arg("-c").arg(ask).output().expect("bash is there");
+        assert!(bash.status.success() && bash.stderr.is_empty(), "{}", String::from_utf8_lossy(&bash.stderr));
+        stdout(&bash)
+    };
+
+    assert!(completed("forebay").lines().any(|word| word == "explain"));
+    assert!(completed("forebay check").lines().any(|word| word == "--effective"));
+    assert!(completed("forebay replay --format").lines().any(|word| word == "envoy"));
+    for (shell, begin) in [("zsh", "#compdef forebay"), ("fish", "# Print an optspec")] {
+        let script = stdout(&folder.forebay(&format!("completions {shell}")));
+        assert!(script.starts_with(begin) && script.contains("effective"), "{shell}: {script}");
+    }
+}
+
+#[test]
+fn every_command_has_a_manual_page() {
+    let folder = Folder::with(GOOD);
+    assert_eq!(code(&folder.forebay("man --out .")), 0);
+
+    let page = |name: &str| std::fs::read_to_string(folder.0.path().join(name)).expect(name);
+    assert_eq!(page("forebay.1"), stdout(&folder.forebay("man")));
+    for name in ["run", "check", "explain", "demo", "simulate", "load", "replay", "compare", "healthcheck"] {
+        assert!(page(&format!("forebay-{name}.1")).contains(".SH NAME"), "{name}");
+    }
+
+    let refused = folder.forebay("man --out nowhere");
+    assert_eq!(code(&refused), 1);
+    assert!(stderr(&refused).contains("manual pages into nowhere"));
+}
+
+#[test]
 fn a_health_check_of_nobody_fails_in_one_line() {
     // Bound and not listening to HTTP: connecting works, an answer never comes.
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
