@@ -159,6 +159,14 @@ Examples:
         markdown: bool,
     },
 
+    /// Write the Grafana dashboards.
+    #[command(after_help = "Example:\n  forebay dashboards --out /var/lib/grafana/dashboards")]
+    Dashboards {
+        /// The folder to write them into, which must be there.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+
     /// Print the JSON Schema of the configuration file, for editors.
     #[command(after_help = "Example:\n  forebay schema > schema.json")]
     Schema,

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::{Cli, Command};
 use crate::compare;
 use crate::config::{self, Config, ExplainRequest, Loaded, Report};
+use crate::dashboards;
 use crate::demo;
 use crate::exit_code::Exit;
 use crate::handover::{self, Inherited, Invocation};
@@ -52,6 +53,7 @@ pub fn execute(command: Command, connect: Connect) -> Exit {
         Command::Healthcheck { config, url, timeout } => healthcheck(&config, url.as_deref(), timeout),
         // The table is the only form so far, with and without `--markdown`: it reads well in a terminal, too.
         Command::Metrics { markdown: _ } => print(&catalogue::markdown()),
+        Command::Dashboards { out } => write_dashboards(&out),
         Command::Schema => print(&format!("{:#}\n", config::schema::schema())),
         Command::Completions { shell } => completions(shell),
         Command::Man { out } => manual(out.as_deref()),
@@ -70,6 +72,17 @@ fn check(file: &Path, effective: bool) -> Exit {
     }
     let (routes, upstreams) = (loaded.config.routes.len(), loaded.config.upstreams.len());
     print(&format!("{}: no mistakes; routes: {routes}, upstreams: {upstreams}\n", file.display()))
+}
+
+fn write_dashboards(folder: &Path) -> Exit {
+    for (name, content) in dashboards::files() {
+        let path = folder.join(name);
+        if let Err(error) = std::fs::write(&path, content) {
+            return fail(Exit::Failed, &format!("writing {}: {error}", path.display()));
+        }
+        say(&format!("{}\n", path.display()));
+    }
+    Exit::Done
 }
 
 fn completions(shell: clap_complete::Shell) -> Exit {

@@ -7,6 +7,7 @@ pub mod cli;
 pub mod commands;
 pub mod compare;
 pub mod config;
+pub mod dashboards;
 pub mod deadline;
 pub mod demo;
 pub mod exit_code;

@@ -167,6 +167,17 @@ fn bash_completes_commands_options_and_values() {
 }
 
 #[test]
+fn dashboards_are_written_where_asked() {
+    let folder = Folder::with(GOOD);
+    assert_eq!(code(&folder.forebay("dashboards --out .")), 0);
+    assert!(folder.0.path().join("overview.json").is_file());
+
+    let refused = folder.forebay("dashboards --out nowhere");
+    assert_eq!(code(&refused), 1);
+    assert!(stderr(&refused).contains("writing nowhere/overview.json"), "{}", stderr(&refused));
+}
+
+#[test]
 fn every_command_has_a_manual_page() {
     let folder = Folder::with(GOOD);
     assert_eq!(code(&folder.forebay("man --out .")), 0);

@@ -1,0 +1,137 @@
+//! The committed files are what is generated, and every dashboard keeps the rules of Grafana's dashboard linter.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::telemetry::catalogue::Kind;
+
+fn parsed() -> Vec<Value> {
+    files().into_iter().map(|(_, text)| serde_json::from_str(&text).expect("JSON")).collect()
+}
+
+fn list<'v>(value: &'v Value, path: &str) -> &'v [Value] {
+    value.pointer(path).and_then(Value::as_array).unwrap_or_else(|| panic!("{path} of {value}"))
+}
+
+fn text<'v>(value: &'v Value, name: &str) -> &'v str {
+    value[name].as_str().unwrap_or_default()
+}
+
+/// Every expression: of panels and of annotations.
+fn expressions(dashboard: &Value) -> Vec<&str> {
+    let targets = list(dashboard, "/panels").iter().flat_map(|panel| list(panel, "/targets"));
+    targets.chain(list(dashboard, "/annotations/list")).map(|target| text(target, "expr")).collect()
+}
+
+/// Selectors `name{matchers}` of an expression, with what stands before the name.
+fn selectors(expression: &str) -> Vec<(&str, &str, &str)> {
+    let mut found = Vec::new();
+    let mut from = 0;
+    while let Some(open) = expression[from..].find('{').map(|open| from + open) {
+        let close = open + expression[open..].find('}').expect("a closing brace");
+        let name = expression[..open].rfind(|c: char| !c.is_ascii_alphanumeric() && c != '_').map_or(0, |end| end + 1);
+        found.push((&expression[..name], &expression[name..open], &expression[open + 1..close]));
+        from = close + 1;
+    }
+    found
+}
+
+#[test]
+fn the_committed_files_are_what_is_generated() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("dashboards");
+    let generated = files();
+    for (name, content) in &generated {
+        if std::env::var_os("FOREBAY_BLESS").is_some() {
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join(name), content).unwrap();
+        }
+        let committed = std::fs::read_to_string(folder.join(name)).unwrap_or_default();
+        assert!(committed == *content, "dashboards/{name} is out of date: run `make bless`");
+    }
+    let there: BTreeSet<String> =
+        std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert_eq!(there, generated.into_iter().map(|(name, _)| name).collect(), "files that nothing writes");
+}
+
+#[test]
+fn every_metric_and_label_exists_and_every_selector_is_narrowed() {
+    for dashboard in parsed() {
+        for expression in expressions(&dashboard) {
+            let selectors = selectors(expression);
+            assert!(!selectors.is_empty(), "{expression}");
+            for (_, name, matchers) in selectors {
+                let metric = catalogue::find(name).or_else(|| catalogue::find(name.trim_end_matches("_bucket")));
+                let metric = metric.unwrap_or_else(|| panic!("{name} is not in the catalogue: {expression}"));
+                assert!(
+                    matchers.contains("job=~\"$job\"") && matchers.contains("instance=~\"$instance\""),
+                    "{matchers}"
+                );
+                for matcher in matchers.split(',') {
+                    let label = matcher.split(['=', '!']).next().unwrap();
+                    let is_known = ["job", "instance"].contains(&label) || metric.labels.contains(&label);
+                    assert!(is_known, "{name} has no label {label}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn counters_and_histograms_are_rates_over_the_interval_that_fits_the_scrapes() {
+    for dashboard in parsed() {
+        for expression in expressions(&dashboard) {
+            for (before, name, _) in selectors(expression) {
+                let is_gauge = catalogue::find(name).is_some_and(|metric| metric.kind == Kind::Gauge);
+                assert!(is_gauge || before.ends_with("rate("), "{name} without rate: {expression}");
+            }
+            assert!(!expression.contains("irate("), "{expression}");
+            let ranges = expression.matches('[').count();
+            assert_eq!(expression.matches("[$__rate_interval]").count(), ranges, "{expression}");
+            assert_eq!(expression.matches('(').count(), expression.matches(')').count(), "{expression}");
+            let is_quantile = expression.contains("histogram_quantile(");
+            assert_eq!(is_quantile, expression.contains(" or histogram_quantile("), "native or classic: {expression}");
+        }
+    }
+}
+
+#[test]
+fn panels_have_title_description_unit_targets_and_places_of_their_own() {
+    for dashboard in parsed() {
+        assert_eq!(dashboard["editable"], false);
+        let mut taken = BTreeSet::new();
+        let mut ids = BTreeSet::new();
+        for panel in list(&dashboard, "/panels") {
+            let title = text(panel, "title");
+            assert!(!title.is_empty() && text(panel, "description").len() > 20, "{panel}");
+            assert!(!list(panel, "/targets").is_empty(), "{title}");
+            assert_eq!(panel["datasource"]["uid"], "${datasource}", "{title}");
+            let units = ["reqps", "percentunit", "s", "short", "bytes"];
+            assert!(units.contains(&panel["fieldConfig"]["defaults"]["unit"].as_str().unwrap()), "{title}");
+            assert!(ids.insert(panel["id"].as_u64().unwrap()), "{title}");
+            let [x, y, w, h] = ["x", "y", "w", "h"].map(|side| panel["gridPos"][side].as_u64().unwrap());
+            assert!(x + w <= 24, "{title}");
+            for place in (x..x + w).flat_map(|column| (y..y + h).map(move |line| (column, line))) {
+                assert!(taken.insert(place), "{title} stands on another panel");
+            }
+        }
+    }
+}
+
+#[test]
+fn variables_are_those_that_the_linter_wants_and_all_that_are_used() {
+    for dashboard in parsed() {
+        let variables = list(&dashboard, "/templating/list");
+        assert_eq!((text(&variables[0], "name"), text(&variables[0], "label")), ("datasource", "Data source"));
+        let names: Vec<&str> = variables.iter().map(|variable| text(variable, "name")).collect();
+        assert!(names.starts_with(&["datasource", "job", "instance"]), "{names:?}");
+        for variable in &variables[1..] {
+            assert_eq!((&variable["multi"], text(variable, "allValue")), (&json!(true), ".+"));
+            assert_eq!((text(variable, "label"), &variable["refresh"]), (text(variable, "name"), &json!(2)));
+        }
+        for expression in expressions(&dashboard) {
+            for used in expression.split("\"$").skip(1).map(|rest| rest.split('"').next().unwrap()) {
+                assert!(names.contains(&used), "${used} is no variable: {expression}");
+            }
+        }
+    }
+}
