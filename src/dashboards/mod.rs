@@ -2,9 +2,11 @@
 //! label that a metric does not have fails a test. [`query`] makes PromQL, [`panel`] the JSON of a panel, and each
 //! dashboard is a list of panels. Classic JSON and Grafana's own panels only.
 
+mod limits;
 mod overview;
 mod panel;
 mod query;
+mod upstreams;
 
 use serde_json::{Value, json};
 
@@ -32,7 +34,7 @@ struct Variable {
 /// File name and content of every dashboard.
 pub fn files() -> Vec<(String, String)> {
     let file = |dashboard: Dashboard| (format!("{}.json", dashboard.name), format!("{:#}\n", dashboard.json()));
-    vec![file(overview::dashboard())]
+    [overview::dashboard(), upstreams::dashboard(), limits::dashboard()].map(file).into()
 }
 
 impl Dashboard {

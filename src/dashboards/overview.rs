@@ -71,33 +71,24 @@ fn numbers() -> Vec<Panel> {
     ]
 }
 
-fn lines(
-    title: &'static str,
-    description: &'static str,
-    unit: &'static str,
-    targets: Vec<(String, &'static str)>,
-) -> Panel {
-    Panel { title, description, unit, look: Look::Lines, targets }
-}
-
 fn requests() -> Vec<Panel> {
     vec![
         Panel {
             look: Look::Stacked,
-            ..lines(
+            ..Panel::lines(
                 "Requests by reason",
                 "Why requests ended, ok among them. docs/reasons.md says for each what happened and what to change.",
                 "reqps",
                 vec![(rate(&metrics::REQUESTS, "reason", "") + " > 0", "{{reason}}")],
             )
         },
-        lines(
+        Panel::lines(
             "Errors by route",
             "Answers of 5xx among all of the route. A gap is a time without requests.",
             "percentunit",
             vec![(share(&metrics::REQUESTS_BY_CODE, "route", ERRORS), "{{route}}")],
         ),
-        lines(
+        Panel::lines(
             "Duration by route",
             "From the first byte of the request to the last of the answer. A line that lies flat at a timeout's value \
              is what that timeout ended.",
@@ -107,7 +98,7 @@ fn requests() -> Vec<Panel> {
                 (quantile("0.99", &metrics::REQUEST_DURATION, "route"), "p99 {{route}}"),
             ],
         ),
-        lines(
+        Panel::lines(
             "First byte by route, p99",
             "Far below the duration means that bodies are slow, not the thinking of the upstream.",
             "s",
@@ -118,7 +109,7 @@ fn requests() -> Vec<Panel> {
 
 fn waiting() -> Vec<Panel> {
     vec![
-        lines(
+        Panel::lines(
             "In flight by route",
             "Now, the most at once within the window, and the exact mean. Peaks far above the mean are bursts: a queue \
              takes them, more permits would pass them on.",
@@ -129,20 +120,20 @@ fn waiting() -> Vec<Panel> {
                 (rate(&metrics::REQUESTS_IN_FLIGHT_SECONDS, "route", ""), "mean {{route}}"),
             ],
         ),
-        lines(
+        Panel::lines(
             "Ended by time",
             "By the phase in which time ran out and by which limit. None in a healthy system; the deadline in the queue \
              asks for a shorter queue or more permits.",
             "reqps",
             vec![(rate(&metrics::TIMEOUTS, "route, phase, limit", ""), "{{route}} {{phase}} by {{limit}}")],
         ),
-        lines(
+        Panel::lines(
             "Added by Forebay, p99",
             "Below a millisecond unless clients are slow to send or to read; otherwise look at CPU and runtime lag.",
             "s",
             vec![(quantile("0.99", &metrics::REQUEST_OVERHEAD, "route"), "{{route}}")],
         ),
-        lines(
+        Panel::lines(
             "Runtime lag, p99",
             "How late the event loop is. Above some milliseconds, CPUs are missing or something blocks it.",
             "s",
@@ -153,13 +144,13 @@ fn waiting() -> Vec<Panel> {
 
 fn process() -> Vec<Panel> {
     vec![
-        lines(
+        Panel::lines(
             "CPUs in use",
             "By instance, the ten busiest. Near the container's limit, every latency grows.",
             "short",
             vec![(format!("topk(10, {})", rate(&metrics::PROCESS_CPU, "instance", "")), "{{instance}}")],
         ),
-        lines(
+        Panel::lines(
             "Resident memory",
             "By instance, the ten largest. Follows connections and requests in flight, and falls with them.",
             "bytes",

@@ -48,6 +48,15 @@ pub(super) fn laid_out(panels: Vec<Panel>) -> Vec<Value> {
 }
 
 impl Panel {
+    pub(super) fn lines(
+        title: &'static str,
+        description: &'static str,
+        unit: &'static str,
+        targets: Vec<(String, &'static str)>,
+    ) -> Self {
+        Self { title, description, unit, look: Look::Lines, targets }
+    }
+
     fn json(self, id: u32, place: &Value) -> Value {
         let is_stat = matches!(self.look, Look::Stat { .. });
         let targets: Vec<Value> = self

@@ -76,7 +76,16 @@ async fn prometheus_answers_with_the_numbers_of_the_load() {
 async fn every_expression_of_the_dashboards_has_an_answer() {
     let app = Service::app(&[]).await;
     let hanging = FaultUpstream::start([scripts::stall_before_head()]).await;
-    let late = "[route.late]\npath = \"/late\"\nupstream = \"hanging\"\ndeadline = \"50ms\"\n";
+    // Of three at once, one is served, one waits in vain, one is refused.
+    let late = r#"
+        [route.late]
+        path = "/late"
+        upstream = "hanging"
+        deadline = "50ms"
+        max_in_flight = 1
+        queue = { capacity = 1, timeout = "20ms" }
+        rate_limit = { rate = "1000/s", burst = 10, key = "client_ip" }
+    "#;
     let config =
         CONFIG.replace("APP", &app.address.to_string()).replace("HANGING", &hanging.address.to_string()) + late;
     let forebay = Forebay::start(&config.replace("first_byte = \"55s\"", "first_byte = \"40ms\"")).await;
@@ -85,7 +94,8 @@ async fn every_expression_of_the_dashboards_has_an_answer() {
 
     for expression in dashboard_expressions() {
         loop {
-            let answers = join_all(["/", "/late"].map(|path| http::get(forebay.address(), path))).await;
+            let answers =
+                join_all(["/", "/late", "/late", "/late"].map(|path| http::get(forebay.address(), path))).await;
             assert!(answers.iter().all(Result::is_ok), "{answers:?}");
             let series = prometheus.query(&expression).await;
             if series.iter().any(|series| !series.value.is_nan()) {
