@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::telemetry::catalogue::Kind;
+use crate::telemetry::test_support::compare_with_file;
 
 fn parsed() -> Vec<Value> {
     files().into_iter().map(|(_, text)| serde_json::from_str(&text).expect("JSON")).collect()
@@ -38,16 +39,11 @@ fn selectors(expression: &str) -> Vec<(&str, &str, &str)> {
 
 #[test]
 fn the_committed_files_are_what_is_generated() {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("dashboards");
     let generated = files();
     for (name, content) in &generated {
-        if std::env::var_os("FOREBAY_BLESS").is_some() {
-            std::fs::create_dir_all(&folder).unwrap();
-            std::fs::write(folder.join(name), content).unwrap();
-        }
-        let committed = std::fs::read_to_string(folder.join(name)).unwrap_or_default();
-        assert!(committed == *content, "dashboards/{name} is out of date: run `make bless`");
+        compare_with_file(&format!("dashboards/{name}"), content);
     }
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("dashboards");
     let there: BTreeSet<String> =
         std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     assert_eq!(there, generated.into_iter().map(|(name, _)| name).collect(), "files that nothing writes");

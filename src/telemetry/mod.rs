@@ -40,4 +40,4 @@ pub use server_timing::server_timing;
 pub use sources::{AggregateMetrics, Completeness};
 
 #[cfg(test)]
-mod test_support;
+pub(crate) mod test_support;

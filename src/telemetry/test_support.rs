@@ -1,7 +1,7 @@
-//! Shared by the tests of this folder.
+//! Shared by the tests of this folder; what compares generated files serves others, too.
 
 /// A generated file of the repository equals what the code generates; `FOREBAY_BLESS=1` writes it anew.
-pub(super) fn compare_with_file(path: &str, generated: &str) {
+pub(crate) fn compare_with_file(path: &str, generated: &str) {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
     if std::env::var_os("FOREBAY_BLESS").is_some() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
