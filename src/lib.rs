@@ -3,6 +3,7 @@
 
 pub mod admin;
 pub mod aggregate;
+pub mod chance;
 pub mod cli;
 pub mod commands;
 pub mod compare;
@@ -15,6 +16,7 @@ pub mod exit_code;
 pub mod fuzzing;
 pub mod handover;
 pub mod healthcheck;
+pub mod latency;
 pub mod limits;
 pub mod load;
 pub mod message;

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::latency;
 use super::schedule::Now;
 use super::settings::{FaultKind, Upstream};
+use crate::chance::{self, choose};
+use crate::latency;
 
 /// What one request meets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +42,7 @@ pub fn draw_at(seed: u64, upstream: &Upstream, n: u64, time: u64) -> Draw {
 }
 
 fn draw_during(seed: u64, upstream: &Upstream, n: u64, now: Now<'_>) -> Draw {
-    let unit = |stream| unit_interval(word(seed, &upstream.name, n, stream));
+    let unit = |stream: Stream| chance::unit(seed, &upstream.name, n, stream as u64);
     let latency = now.latency.unwrap_or(&upstream.latency).quantile(unit(Stream::Latency));
     let errors = now.errors.unwrap_or(&upstream.errors).iter().copied();
     let faults = now.faults.unwrap_or(&upstream.faults).iter().map(|fault| (fault.kind, fault.probability));
@@ -54,42 +55,6 @@ fn draw_during(seed: u64, upstream: &Upstream, n: u64, now: Now<'_>) -> Draw {
 
 fn scaled(latency: Duration, factor: f64) -> Duration {
     latency::duration(latency.as_nanos() as f64 * factor)
-}
-
-/// The first choice whose cumulated probability lies above `quantile`.
-fn choose<T>(quantile: f64, choices: impl Iterator<Item = (T, f64)>) -> Option<T> {
-    let mut cumulated = 0.0;
-    for (choice, probability) in choices {
-        cumulated += probability;
-        if quantile < cumulated {
-            return Some(choice);
-        }
-    }
-    None
-}
-
-/// 64 bits for one decision about one request.
-fn word(seed: u64, upstream: &str, n: u64, stream: Stream) -> u64 {
-    [fnv1a(upstream), n, stream as u64].into_iter().fold(split_mix(seed), |state, part| split_mix(state ^ part))
-}
-
-/// One step of SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", OOPSLA 2014): a
-/// bijection whose output passes BigCrush on a counter, in a few multiplications.
-fn split_mix(state: u64) -> u64 {
-    let z = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
-}
-
-/// FNV-1a, 64 bits: stable over processes and versions, unlike the standard library's hasher.
-fn fnv1a(text: &str) -> u64 {
-    text.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3))
-}
-
-/// The upper 53 bits as a number in `[0, 1)`, each of them equally likely.
-fn unit_interval(word: u64) -> f64 {
-    (word >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 #[cfg(test)]
@@ -185,12 +150,5 @@ mod tests {
         assert!((share(&|d| d.status == StatusCode::BAD_GATEWAY) - 0.1).abs() < 0.01);
         assert!((share(&|d| d.status == StatusCode::OK) - 0.6).abs() < 0.01);
         assert!((share(&|d| d.fault == Some(FaultKind::Truncate)) - 0.05).abs() < 0.01);
-    }
-
-    #[test]
-    fn the_generator_gives_the_published_numbers() {
-        // The first output of SplitMix64 for seed 0, as in the reference implementation (Vigna, splitmix64.c).
-        assert_eq!(split_mix(0), 0xE220_A839_7B1D_CDAF);
-        assert_eq!(fnv1a("a"), 0xAF63_DC4C_8601_EC8C);
     }
 }

@@ -1,22 +1,18 @@
 //! Simulated slow upstreams that behave like servers: with workers, a queue and faults, not just a delay.
 //!
-//! `settings` says what they are, `draw` decides what one request meets by `latency` and `schedule`, and `model` when it
+//! `settings` says what they are, `draw` decides what one request meets by its latency and `schedule`, and `model` when it
 //! is done (all pure); `workers` lets requests wait for that, `serve` has the connections, `answer` and `raw` make the
 //! right and the wrong answers; `report` and `endpoint` show the numbers. Nothing here knows the proxy: the two meet over
 //! loopback only.
 
 mod answer;
 mod draw;
-mod latency;
 pub mod model;
-mod normal;
 mod raw;
-mod recorded;
 pub mod report;
 mod schedule;
 mod serve;
 pub mod settings;
-mod table;
 mod timer;
 mod workers;
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::latency::Latency;
 use super::settings::Fault;
+use crate::latency::Latency;
 
 /// A time that never comes: the end of work during a stall without an end.
 pub const NEVER: u64 = u64::MAX;

@@ -12,12 +12,13 @@ use std::time::Duration;
 use http::{HeaderValue, StatusCode};
 use serde::Deserialize;
 
-pub use super::latency::Latency;
 pub use super::schedule::{Change, Factor, Schedule};
-use written::{duration, probability};
-pub(super) use written::{final_status, parse_duration};
+pub use crate::latency::Latency;
+use crate::latency::written::duration;
+pub(super) use crate::latency::written::parse_duration;
+pub(super) use written::final_status;
+use written::probability;
 
-mod measured;
 mod written;
 
 /// All simulated upstreams of one process.

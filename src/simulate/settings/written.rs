@@ -13,9 +13,9 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer};
 use toml::Spanned;
 
-use super::measured::WrittenLatency;
 use super::{Capacity, Change, Discipline, Factor, Fault, Schedule, ScheduleFrom, Settings, SettingsError, Upstream};
-use crate::simulate::latency::Latency;
+use crate::latency::Latency;
+use crate::latency::written::{ReadFile, WrittenLatency, duration};
 
 /// How many connections Python's `http.server` leaves waiting in the backlog (`request_queue_size`).
 const SYNC_QUEUE: usize = 5;
@@ -28,9 +28,6 @@ const LONGEST_TIME: Duration = Duration::from_secs(365 * 24 * 3600);
 const SHORTEST_PERIOD: Duration = Duration::from_millis(1);
 
 const DEFAULT_BODY: &str = "{\"upstream\": \"{upstream}\", \"path\": \"{path}\", \"n\": {n}}\n";
-
-/// Gives the text of a file that the settings name.
-pub type ReadFile<'a> = &'a dyn Fn(&Path) -> io::Result<String>;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -327,11 +324,6 @@ impl<'de> Deserialize<'de> for WrittenFactor {
     }
 }
 
-pub fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    parse_duration(&text).map_err(de::Error::custom)
-}
-
 fn bounded_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let time = duration(deserializer)?;
     if time > LONGEST_TIME { Err(de::Error::custom("a time of the schedule is at most \"365d\"")) } else { Ok(time) }
@@ -387,9 +379,4 @@ pub fn final_status(number: u16) -> Result<StatusCode, &'static str> {
         return Err(NOT_A_STATUS);
     }
     StatusCode::from_u16(number).map_err(|_| NOT_A_STATUS)
-}
-
-/// A duration as everywhere in Forebay's files; the error says what to write.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    crate::units::parse_duration(text).map_err(|error| format!("{text:?} {}; {}", error.problem, error.help))
 }

@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::simulate::table::Bin;
-use crate::simulate::{Upstream, draw};
+use crate::chance;
+use crate::latency::table::Bin;
 
 const DRAWS: u64 = 100_000;
 const MS: Duration = Duration::from_millis(1);
@@ -18,8 +18,8 @@ fn dkw_bound() -> f64 {
 /// Compares draws with the probability to lie at or below a latency in milliseconds.
 #[track_caller]
 fn follows(latency: Latency, at_or_below: impl Fn(f64) -> f64) {
-    let upstream = Upstream { latency, ..Upstream::new("drawn") };
-    let mut values: Vec<f64> = (0..DRAWS).map(|n| draw(3, &upstream, n).latency.as_secs_f64() * 1e3).collect();
+    let drawn = |n| latency.quantile(chance::unit(3, "drawn", n, 1));
+    let mut values: Vec<f64> = (0..DRAWS).map(|n| drawn(n).as_secs_f64() * 1e3).collect();
     values.sort_by(f64::total_cmp);
     let distance = values.iter().enumerate().fold(0.0_f64, |distance, (rank, value)| {
         let (below, up_to) = (rank as f64 / DRAWS as f64, (rank + 1) as f64 / DRAWS as f64);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,9 +10,11 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
 
-use super::written::{ReadFile, duration, parse_duration};
-use crate::simulate::latency::Latency;
-use crate::simulate::recorded::{self, Selection, Unit};
+use super::Latency;
+use super::recorded::{self, Selection, Unit};
+
+/// Gives the text of a file that is named.
+pub type ReadFile<'a> = &'a dyn Fn(&Path) -> io::Result<String>;
 
 /// Files that are named are still to be read.
 #[derive(Debug)]
@@ -225,4 +228,14 @@ impl<'de> Deserialize<'de> for WrittenLatency {
 
         deserializer.deserialize_any(LatencyVisitor)
     }
+}
+
+pub fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_duration(&text).map_err(de::Error::custom)
+}
+
+/// A duration as everywhere in Forebay's files; the error says what to write.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    crate::units::parse_duration(text).map_err(|error| format!("{text:?} {}; {}", error.problem, error.help))
 }

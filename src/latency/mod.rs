@@ -3,11 +3,15 @@
 //! One number for each request, whatever the distribution: two runs with the same seed hold each request for equally
 //! long, and with another distribution the slow requests stay the slow ones (common random numbers).
 
+mod normal;
+pub mod recorded;
+pub mod table;
+pub mod written;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::normal;
-use super::table::Table;
+use table::Table;
 
 /// No request is held for longer: the tail of a distribution may reach beyond any use.
 pub const LONGEST: Duration = Duration::from_secs(24 * 3600);
