@@ -12,6 +12,7 @@ pub mod dashboards;
 pub mod deadline;
 pub mod demo;
 pub mod exit_code;
+pub mod faults;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod handover;

@@ -190,7 +190,8 @@ fn headers_match(matches: &RouteMatch, fields: &Fields) -> bool {
     matches.headers.iter().all(|header| header_holds(header, fields))
 }
 
-fn header_holds(header: &HeaderMatch, fields: &Fields) -> bool {
+/// The request has this header, with this value where one is wanted.
+pub fn header_holds(header: &HeaderMatch, fields: &Fields) -> bool {
     let mut values = fields.values_of(&header.name);
     match &header.value {
         None => values.next().is_some(),

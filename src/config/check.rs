@@ -7,6 +7,7 @@ use super::aggregate;
 use super::decode::{Decoder, Field};
 use super::diagnostic::{Code, Problem};
 use super::elements::Root;
+use super::elements::fault;
 use super::elements::limits::{Queue, check_queue};
 use super::elements::route::Route;
 use super::elements::upstream::Upstream;
@@ -54,6 +55,7 @@ fn check_tables(cx: &mut Decoder<'_>, root: &Root) {
     }
     for route in root.routes() {
         route.value.check(cx);
+        fault::check(cx, &route.value.fault, &root.faults);
         aggregate::check::check(cx, root, route);
     }
 }
@@ -391,6 +393,7 @@ fn matching_only(name: &str, matches: RouteMatch) -> model::Route {
         response_headers: HeaderEdits::default(),
         host: HostPolicy::Preserve,
         rate_limit_headers: false,
+        faults: Vec::new(),
     }
 }
 

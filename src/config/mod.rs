@@ -39,6 +39,8 @@ use source::Source;
 use substitute::Variables;
 use value::network::AddressOrOff;
 
+use crate::latency::written::ReadFile;
+
 /// A larger file is no configuration.
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
@@ -60,8 +62,8 @@ pub struct Loaded {
 pub struct Inputs<'a> {
     /// The environment.
     pub variable: &'a Variables<'a>,
-    /// Reads the file of a secret.
-    pub read: &'a dyn Fn(&Path) -> std::io::Result<String>,
+    /// Reads a file that the configuration names; `None` to touch none.
+    pub read: Option<ReadFile<'a>>,
     /// The folder that relative file names start from.
     pub base: &'a Path,
 }
@@ -71,7 +73,7 @@ pub fn load(path: &Path, variable: &Variables<'_>) -> Result<Loaded, Report> {
     let name = path.display().to_string();
     let text = files::read_configuration(path, MAX_FILE_BYTES).map_err(|diagnostic| Report::new(vec![*diagnostic]))?;
     let base = path.parent().unwrap_or(Path::new(""));
-    let inputs = Inputs { variable, read: &|path| std::fs::read_to_string(path), base };
+    let inputs = Inputs { variable, read: Some(&|path| std::fs::read_to_string(path)), base };
     let mut loaded = parse_with(&name, &text, &inputs, true)?;
     loaded.watched_files.insert(0, path.to_owned());
     Ok(loaded)
@@ -83,7 +85,7 @@ pub fn admin_address(path: &Path, variable: &Variables<'_>) -> Option<AddressOrO
     let text = files::read_configuration(path, MAX_FILE_BYTES).ok()?;
     let (tree, problems) = tree::parse(&text, variable);
     let damaged = !syntax::Damage::of(&text, &problems).is_empty();
-    let inputs = Inputs { variable, read: &|_| Ok("unread".to_owned()), base: Path::new("") };
+    let inputs = Inputs { variable, read: None, base: Path::new("") };
     let mut cx = Decoder::new(Source::new("", &text), &inputs, problems);
     let root = Root::decode(&mut cx, &tree);
     let address = &root.admin.get()?.address;
@@ -93,7 +95,7 @@ pub fn admin_address(path: &Path, variable: &Variables<'_>) -> Option<AddressOrO
 
 /// Reads a configuration from text. Touches no file: for a secret from a file stands the word `unread`.
 pub fn parse(file_name: &str, text: &str, variable: &Variables<'_>) -> Result<Loaded, Report> {
-    let inputs = Inputs { variable, read: &|_| Ok("unread".to_owned()), base: Path::new("") };
+    let inputs = Inputs { variable, read: None, base: Path::new("") };
     parse_with(file_name, text, &inputs, false)
 }
 
@@ -183,6 +185,7 @@ fn resolve(cx: &mut Decoder<'_>, root: &Root) -> Option<Config> {
         metrics: root.metrics.get()?.resolve()?,
         rate_limits: rate_limits.into_iter().map(Arc::new).collect(),
         in_flight: resolve_in_flight(&limits.max_in_flight, &limits.queue)?,
+        faults: root.faults.get()?.resolve()?,
         upstreams,
         routes: routes.into_iter().collect::<Option<_>>()?,
         hash: String::new(),

@@ -11,6 +11,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::latency::Latency;
+
 /// A whole, checked configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -26,6 +28,7 @@ pub struct Config {
     pub rate_limits: Vec<Arc<RateLimit>>,
     /// Requests in flight over all routes together.
     pub in_flight: Option<InFlight>,
+    pub faults: Faults,
     pub upstreams: Vec<Arc<Upstream>>,
     pub routes: Vec<Arc<Route>>,
     /// Lower-case hex FNV-1a/64 of the effective configuration (secrets included as a hash), stable
@@ -317,6 +320,39 @@ pub struct Route {
     pub host: HostPolicy,
     /// Send `RateLimit` / `RateLimit-Policy` on answers of this route.
     pub rate_limit_headers: bool,
+    /// A request meets the first that takes it. Done only when [`Faults::enabled`] says so.
+    pub faults: Vec<Fault>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Faults {
+    pub enabled: bool,
+    pub seed: u64,
+}
+
+/// Something done to requests on purpose. It does at least one of its three things.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fault {
+    pub delay: Option<Latency>,
+    pub end: Option<FaultEnd>,
+    /// Of the answer's body, in bytes per second, at least 1.
+    pub bandwidth: Option<u64>,
+    /// The part of the requests that meets it, 0.0 to 1.0.
+    pub fraction: f64,
+    /// All of them hold for a request that meets it.
+    pub headers: Vec<HeaderMatch>,
+    pub max_active: usize,
+    /// From when the configuration was taken.
+    pub end_after: Duration,
+}
+
+/// How a fault ends a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultEnd {
+    /// With this status.
+    Abort(u16),
+    /// By breaking the connection.
+    Reset,
 }
 
 #[derive(Debug, Clone, PartialEq)]

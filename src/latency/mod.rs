@@ -61,6 +61,12 @@ pub struct Part {
     pub latency: Latency,
 }
 
+impl Default for Latency {
+    fn default() -> Self {
+        Self::Fixed(Duration::ZERO)
+    }
+}
+
 impl Latency {
     /// A mix by weights, of which at least one is above zero.
     pub fn mix(parts: impl IntoIterator<Item = (f64, Self)>) -> Self {

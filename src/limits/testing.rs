@@ -99,6 +99,7 @@ pub fn route(name: &str) -> Route {
         response_headers: HeaderEdits::default(),
         host: HostPolicy::Preserve,
         rate_limit_headers: true,
+        faults: Vec::new(),
     }
 }
 
@@ -114,6 +115,7 @@ pub fn config(routes: Vec<Route>) -> Config {
         metrics: Metrics { buckets: Vec::new(), peak_window: Duration::from_secs(1) },
         rate_limits: Vec::new(),
         in_flight: None,
+        faults: Default::default(),
         upstreams: Vec::new(),
         routes: routes.into_iter().map(Arc::new).collect(),
         hash: String::new(),

@@ -104,6 +104,8 @@ pub const fn status(reason: Reason) -> u8 {
         | Reason::TlsFailed
         | Reason::UpstreamReset
         | Reason::UpstreamClosed
+        | Reason::FaultAbort
+        | Reason::FaultReset
         | Reason::ShuttingDown => UNAVAILABLE,
         Reason::UpstreamBadResponse | Reason::UpstreamBadBody | Reason::UpstreamStatus | Reason::UnexpectedUpgrade => {
             INTERNAL

@@ -501,7 +501,7 @@ impl Destination<'_> {
             }
             None => return Err(AnswerStop::ClientGone),
         };
-        pump_answer(source, &mut sink, self.live, self.answer_limits(), outlive).await?;
+        pump_answer(source, &mut sink, self.live, self.answer_limits(facts.bandwidth), outlive).await?;
         let delivered = !matches!(sink, Sink::Discard) && !self.live.client_gone.load(Ordering::Relaxed);
         if !delivered {
             facts.reason = Some(Reason::ClientGone);
@@ -537,8 +537,9 @@ impl Destination<'_> {
         &self.upstream.config.timeouts
     }
 
-    fn answer_limits(&self) -> AnswerLimits {
-        answer_limits(&self.listener.config, self.timeouts().between_bytes, self.rules.max_answer_bytes)
+    fn answer_limits(&self, bandwidth: Option<u64>) -> AnswerLimits {
+        let max_bytes = self.rules.max_answer_bytes;
+        answer_limits(&self.listener.config, self.timeouts().between_bytes, max_bytes, bandwidth)
     }
 }
 

@@ -27,11 +27,12 @@ use super::upgrade::{Switch, TunnelEnd};
 use super::workspace::Workspace;
 use super::{Proxy, attempt, prepare};
 use crate::config::model::aggregate::Aggregate;
-use crate::config::model::{ClientGone, Deadline, RouteAction};
+use crate::config::model::{ClientGone, Deadline, FaultEnd, RouteAction};
+use crate::faults::Strike;
 use crate::limits::{KeyLookup, Permits, Rejection, RequestKeys, TryAdmit, rate_fields};
 use crate::message::head::{Body, Known, Method, RequestHead, Version};
 use crate::message::{forwarded, ids, path};
-use crate::routing::Found;
+use crate::routing::{self, Found};
 use crate::telemetry::metrics::{DetachedMetrics, RouteMetrics, UpstreamMetrics};
 use crate::telemetry::{InFlightGuard, Protocol, Reason, RequestRecord, SourcesRecord, Timings};
 
@@ -80,6 +81,10 @@ pub struct Facts {
     pub upstream_started: Option<Instant>,
     /// The route's, or the smaller one of a trusted client.
     pub deadline: Option<Instant>,
+    /// Bytes per second of the answer's body, as a fault wants it.
+    pub bandwidth: Option<u64>,
+    /// What a fault does, for the log.
+    pub fault: Option<&'static str>,
     /// Of an aggregate: what became of its sources.
     pub sources: Option<Landed>,
 }
@@ -157,6 +162,11 @@ impl Exchange<'_> {
         facts.deadline = deadline;
         let live = Live::new(StageClock::new(self.started, deadline));
         let mut permits = Some(self.admit(route, matched, source, &live, facts).await?);
+        // Active until the exchange ends.
+        let strike = self.strike(route);
+        if let Some(strike) = &strike {
+            self.suffer(strike, route, source, &live, facts).await?;
+        }
         let done = match &route.route.action {
             RouteAction::Respond { status, content_type, body } => {
                 self.respond((*status, content_type, body), source, client, facts).await
@@ -272,6 +282,42 @@ impl Exchange<'_> {
         }
     }
 
+    /// The fault that this request meets.
+    fn strike(&self, route: &RouteRuntime) -> Option<Strike> {
+        let fields = &self.head.fields;
+        route.faults.as_ref()?.strike(Instant::now(), |header| routing::header_holds(header, fields))
+    }
+
+    /// Does what the fault wants before the upstream is asked. The delay stands for a slow upstream: the permits are held,
+    /// and its `first_byte` ends it.
+    async fn suffer(
+        &mut self,
+        strike: &Strike,
+        route: &RouteRuntime,
+        source: &mut Source<'_>,
+        live: &Live,
+        facts: &mut Facts,
+    ) -> Result<(), Failure> {
+        facts.fault = Some(strike.what());
+        facts.bandwidth = strike.bandwidth;
+        if let Some(delay) = strike.delay {
+            let begun = Instant::now();
+            live.clock.enter(Reason::DeadlineFirstByte);
+            if let Some(upstream) = &route.upstream {
+                live.clock.limit_answer(upstream.config.timeouts.first_byte, Reason::FirstByteTimeout);
+            }
+            let held = race(tokio::time::sleep_until(begun + delay), source, live, self.timer).await;
+            live.clock.unlimit_answer();
+            facts.timings.fault_delay = Some(begun.elapsed());
+            held?;
+        }
+        match strike.end {
+            Some(FaultEnd::Abort(status)) => Err(Failure { status: Some(status), ..Reason::FaultAbort.into() }),
+            Some(FaultEnd::Reset) => Err(Reason::FaultReset.into()),
+            None => Ok(()),
+        }
+    }
+
     /// An answer of our own: of a `respond` route, or to `OPTIONS *`, which asks about the server and not for a route.
     async fn respond(
         &mut self,
@@ -311,7 +357,8 @@ impl Exchange<'_> {
             facts.reason = Some(Reason::ClientGone);
             return Ok(Done::Answered { complete: false });
         };
-        let mut out = Paced::new(sink, self.timer, self.connection.listener.timeouts().write, facts.deadline);
+        let mut out = Paced::new(sink, self.timer, self.connection.listener.timeouts().write, facts.deadline)
+            .throttled(facts.bandwidth);
         let sent = out.send_rest(body).await;
         facts.response_bytes = out.sent;
         if let Err(reason) = sent {
@@ -360,8 +407,13 @@ impl Exchange<'_> {
         facts.reason = Some(failure.reason);
         facts.detail = failure.detail.as_deref().map(Into::into);
         facts.status = failure.status();
-        if failure.reason == Reason::ClientGone {
-            return false;
+        match failure.reason {
+            Reason::ClientGone => return false,
+            Reason::FaultReset => {
+                facts.status = 0;
+                return false;
+            }
+            _ => {}
         }
         if !self.proxy.lifecycle.keep_alive() {
             client.close_after();
@@ -418,6 +470,7 @@ impl Exchange<'_> {
             attempts: sources.map_or(facts.attempts, |all| all.outcomes.iter().map(|outcome| outcome.attempts).sum()),
             reused: facts.reused,
             timings: facts.timings,
+            fault: facts.fault,
             sources: sources.as_ref(),
         });
         // Last: who sees that nothing is in flight finds everything counted.
@@ -464,6 +517,7 @@ pub fn record_refused(
         attempts: 0,
         reused: false,
         timings: Timings { total: started.elapsed(), ..Timings::default() },
+        fault: None,
         sources: None,
     });
 }
@@ -582,8 +636,9 @@ pub fn answer_limits(
     connection: &crate::config::model::Listener,
     between_bytes: Duration,
     max_bytes: Option<u64>,
+    bandwidth: Option<u64>,
 ) -> AnswerLimits {
-    AnswerLimits { between_bytes, client_write: connection.timeouts.write, max_bytes }
+    AnswerLimits { between_bytes, client_write: connection.timeouts.write, max_bytes, bandwidth }
 }
 
 /// True for requests that may be sent again when a reused connection turns out to be dead.

@@ -20,7 +20,10 @@ use crate::aggregate::Plan;
 use crate::aggregate::flights::Flights;
 use crate::aggregate::results::Results;
 use crate::config::model::aggregate::{Background, CoalesceKey};
-use crate::config::model::{Cidr, Config, Listener, ListenerTimeouts, Route, RouteAction, Upstream, UpstreamProtocol};
+use crate::config::model::{
+    self, Cidr, Config, Listener, ListenerTimeouts, Route, RouteAction, Upstream, UpstreamProtocol,
+};
+use crate::faults::Faults;
 use crate::limits::{Admission, LimitMetrics, Limits, QueueScope, Seed};
 use crate::message::head::HeadLimits;
 use crate::routing::Router;
@@ -63,6 +66,8 @@ pub struct RouteRuntime {
     pub upstream: Option<Arc<UpstreamRuntime>>,
     /// Of a route that answers from several sources.
     pub aggregate: Option<Arc<AggregateRuntime>>,
+    /// What is done on purpose to its requests.
+    pub faults: Option<Arc<Faults>>,
     /// Of a route of results: what the other route keeps.
     pub results: Option<Arc<Results>>,
 }
@@ -183,7 +188,7 @@ impl Generation {
             .map(|upstream| build_upstream(upstream, previous, telemetry, tasks, seed))
             .collect::<Result<Vec<_>, _>>()?;
         let limits = Limits::build(&config, previous.map(|previous| &previous.limits), seed, &Handles(telemetry));
-        let parts = Parts { upstreams: &upstreams, limits: &limits, previous, telemetry, tasks };
+        let parts = Parts { config: &config, upstreams: &upstreams, limits: &limits, previous, telemetry, tasks };
         let routes = parts.routes(&config.routes);
         let router = Router::new(&config.routes);
         Ok(Self { config, router, routes, upstreams, listeners, limits })
@@ -192,6 +197,11 @@ impl Generation {
     /// Sets the new numbers of what was taken over from the generation before. To be called when this one begins to serve.
     pub fn activate(&self) {
         self.limits.activate();
+        for route in &self.routes {
+            if let Some(faults) = &route.faults {
+                faults.announce();
+            }
+        }
         for aggregate in self.routes.iter().filter_map(|route| route.aggregate.as_ref()) {
             if let (Some(jobs), Some(background)) = (&aggregate.jobs, &aggregate.plan.aggregate().background) {
                 jobs.results.resize(background);
@@ -226,6 +236,7 @@ fn build_listener(listener: &Arc<Listener>, telemetry: &Telemetry) -> Result<Arc
 
 /// What routes are built from.
 struct Parts<'a> {
+    config: &'a Config,
     upstreams: &'a [Arc<UpstreamRuntime>],
     limits: &'a Limits,
     previous: Option<&'a Generation>,
@@ -250,6 +261,7 @@ impl Parts<'_> {
                     _ => None,
                 },
                 aggregate: aggregate.clone(),
+                faults: self.faults(route),
                 results: match &route.action {
                     RouteAction::Results { of } => results_of(of),
                     _ => None,
@@ -278,6 +290,18 @@ impl Parts<'_> {
             flights: aggregate.coalesce.as_ref().map(|_| flights()),
             jobs: aggregate.background.as_ref().map(|background| self.jobs(&route.name, background)),
         }))
+    }
+
+    /// They go on over a reload that leaves them as they are: it does not lengthen them.
+    fn faults(&self, route: &Route) -> Option<Arc<Faults>> {
+        let model::Faults { enabled, seed } = self.config.faults;
+        if !enabled || route.faults.is_empty() {
+            return None;
+        }
+        let before = self.previous.and_then(|previous| previous.routes.iter().find(|b| b.route.name == route.name));
+        let same = before.and_then(|before| before.faults.as_ref()).filter(|faults| faults.are(&route.faults, seed));
+        let new = || Faults::new(&route.name, &route.faults, seed, self.telemetry.faults(&route.name), Instant::now());
+        Some(same.cloned().unwrap_or_else(new))
     }
 
     fn jobs(&self, route: &str, background: &Background) -> Arc<Jobs> {

@@ -28,6 +28,7 @@ mod respond;
 mod sink;
 mod stream;
 mod subrequest;
+mod throttle;
 mod timer;
 mod tls;
 mod upgrade;

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::body::{BodyError, Source, fill};
 use super::client::Interim;
 use super::sink::Sink;
+use super::throttle::Throttle;
 use super::timer::StageClock;
 use crate::telemetry::Reason;
 
@@ -259,6 +260,8 @@ pub struct AnswerLimits {
     pub between_bytes: Duration,
     pub client_write: Duration,
     pub max_bytes: Option<u64>,
+    /// Bytes per second, when a fault wants it slow.
+    pub bandwidth: Option<u64>,
 }
 
 /// Why an answer could not be passed on to its end.
@@ -279,6 +282,7 @@ pub async fn pump_answer(
     outlive_client: bool,
 ) -> Result<(), AnswerStop> {
     let mut passed = 0u64;
+    let mut throttle = limits.bandwidth.map(Throttle::new);
     loop {
         let n = match source.fill_from_memory().map_err(broken)? {
             Some(n) => n,
@@ -303,13 +307,23 @@ pub async fn pump_answer(
                 "the body is larger than max_response_body".into(),
             ));
         }
-        let data = source.data();
+        let mut data = source.data();
+        if let Some(throttle) = &throttle {
+            data = &data[..n.min(throttle.piece())];
+        }
         let written = blocking_on_client(sink, live, limits, |sink, cx| sink.poll_write(cx, data)).await;
-        let taken = or_discard(sink, live, written, outlive_client)?.unwrap_or(n);
+        let taken = or_discard(sink, live, written, outlive_client)?.unwrap_or(data.len());
         source.consume(taken);
         passed += taken as u64;
         if !matches!(sink, Sink::Discard) {
             live.response_bytes.store(passed, Ordering::Relaxed);
+        }
+        if let Some(throttle) = &mut throttle {
+            let flushed = blocking_on_client(sink, live, limits, |sink, cx| sink.poll_flush(cx)).await;
+            or_discard(sink, live, flushed, outlive_client)?;
+            // Neither side is to blame for this wait.
+            live.clock.unlimit_answer();
+            tokio::time::sleep_until(throttle.sent(taken, Instant::now())).await;
         }
     }
     let finished = sink.finish(source.trailers());

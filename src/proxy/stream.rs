@@ -101,7 +101,7 @@ impl Exchange<'_> {
         let sink = client.begin(&mut self.work.answer, ResponseBody::Chunked);
         let sink = sink.map_err(|_| Failure::from(Reason::ClientGone))?;
         let write_limit = self.connection.listener.timeouts().write;
-        let mut out = Paced::new(sink, self.timer, write_limit, facts.deadline);
+        let mut out = Paced::new(sink, self.timer, write_limit, facts.deadline).throttled(facts.bandwidth);
 
         let begun = Instant::now();
         let policy = answering.matched.route.route.on_client_gone;

@@ -64,6 +64,9 @@ fn write_outcome(out: &mut Vec<u8>, record: &RequestRecord) {
     if let Some(detail) = &record.detail {
         text(out, "detail", cut(detail, MAX_DETAIL));
     }
+    if let Some(fault) = record.fault {
+        word(out, "fault", fault);
+    }
     number(out, "bytes_in", record.request_bytes);
     number(out, "bytes_out", record.response_bytes);
     number(out, "attempts", u64::from(record.attempts));
@@ -76,6 +79,7 @@ fn write_timings(out: &mut Vec<u8>, record: &RequestRecord) {
     milliseconds(out, "total_ms", Some(timings.total));
     milliseconds(out, "rate_delay_ms", timings.rate_delay);
     milliseconds(out, "queue_ms", timings.queue);
+    milliseconds(out, "fault_delay_ms", timings.fault_delay);
     milliseconds(out, "connect_ms", timings.connect);
     milliseconds(out, "first_byte_ms", timings.first_byte);
     milliseconds(out, "upstream_ms", timings.upstream);

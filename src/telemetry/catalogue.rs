@@ -253,6 +253,19 @@ metrics! {
         "Results removed before their time was over, to keep newer ones within max_results and max_bytes.",
         "None; else clients that come for a result in time are told that it is gone: raise the limits or shorten keep.";
 
+    FAULTS_ARMED = "forebay_faults_armed", Gauge, None, ["route"],
+        "Faults of the configuration that have not ended.",
+        "0 outside of an experiment; else whatever the clients of this route see may be done on purpose.";
+    FAULTS_ACTIVE = "forebay_faults_active", Gauge, None, ["route"],
+        "Requests in flight that met a fault.",
+        "At most the sum of the faults' max_active.";
+    FAULTS_INJECTED = "forebay_faults_injected_total", Counter, None, ["route", "kind"],
+        "Requests that met a fault, by what was done: delay, abort, reset, bandwidth; one that is delayed and then aborted counts twice.",
+        "None outside of an experiment.";
+    FAULTS_SKIPPED = "forebay_faults_skipped_total", Counter, None, ["route"],
+        "Requests that were to meet a fault and did not, because max_active of them did.",
+        "None; else fewer requests meet it than fraction says.";
+
     CONNECTIONS_OPEN = "forebay_connections_open", Gauge, None, ["listener"],
         "Client connections open now.",
         "Below the listener's max_connections; at it, connections are rejected.";

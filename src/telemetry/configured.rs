@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::hub::{Telemetry, UNMATCHED, lock};
 use super::scalars::Scalars;
-use super::{ClientLimitMetrics, JobMetrics, QueueMetrics, catalogue};
+use super::{ClientLimitMetrics, FaultMetrics, JobMetrics, QueueMetrics, catalogue};
 use crate::config::model::aggregate::{Aggregate, Source};
 use crate::config::model::{
     Config, Deadline, EndpointAddress, InFlight, Listener, RateLimit, Route, RouteAction, Upstream,
@@ -54,6 +54,9 @@ impl Telemetry {
         config.listeners.iter().for_each(|listener| self.apply_listener(listener));
         config.upstreams.iter().for_each(|upstream| self.apply_upstream(upstream));
         config.routes.iter().for_each(|route| self.apply_route(route));
+        with_faults(config).for_each(|route| {
+            self.faults(route);
+        });
         self.apply_in_flight("global", "global", config.in_flight.as_ref());
         for limit in rate_limits(config) {
             self.limiter(&limit.name);
@@ -155,6 +158,9 @@ impl Telemetry {
         for name in self.jobs.retain(|name| names.jobs.contains(name.as_str())) {
             JobMetrics::METRICS.iter().for_each(|metric| self.scalars.remove_from(metric, &[("route", &name)]));
         }
+        for name in self.faults.retain(|name| names.faults.contains(name.as_str())) {
+            FaultMetrics::METRICS.iter().for_each(|metric| self.scalars.remove_from(metric, &[("route", &name)]));
+        }
         for name in self.upstreams.retain(|name| names.upstreams.contains(name.as_str())) {
             self.scalars.remove(&[("upstream", &name)]);
         }
@@ -186,6 +192,7 @@ struct Names<'a> {
     /// Sources with a list.
     lists: BTreeSet<(&'a str, &'a str)>,
     jobs: BTreeSet<&'a str>,
+    faults: BTreeSet<&'a str>,
     upstreams: BTreeSet<&'a str>,
     limiters: BTreeSet<&'a str>,
     listeners: BTreeSet<&'a str>,
@@ -208,6 +215,7 @@ impl<'a> Names<'a> {
             sources: sources(config).map(|(route, source)| (route, source.name.as_str())).collect(),
             lists: lists.map(|(route, source)| (route, source.name.as_str())).collect(),
             jobs: background.map(|(route, _)| route).collect(),
+            faults: with_faults(config).collect(),
             upstreams: config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect(),
             limiters: rate_limits(config).map(|limit| limit.name.as_str()).collect(),
             listeners: config.listeners.iter().map(|listener| listener.name.as_str()).collect(),
@@ -223,6 +231,12 @@ fn aggregates(config: &Config) -> impl Iterator<Item = (&str, &Aggregate)> {
         RouteAction::Aggregate(aggregate) => Some((route.name.as_str(), &**aggregate)),
         _ => None,
     })
+}
+
+/// Routes whose faults are done.
+fn with_faults(config: &Config) -> impl Iterator<Item = &str> {
+    let routes = config.routes.iter().filter(|route| config.faults.enabled && !route.faults.is_empty());
+    routes.map(|route| route.name.as_str())
 }
 
 /// Every source, with the name of its route.

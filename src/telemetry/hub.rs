@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::access_log::AccessLog;
 use super::exposition::{self, Format};
+use super::faults::FaultMetrics;
 use super::histogram::Layout;
 use super::jobs::JobMetrics;
 use super::metrics::{
@@ -51,6 +52,7 @@ pub struct Telemetry {
     pub(super) sources: Named<(String, String), SourceMetrics>,
     pub(super) lists: Named<(String, String), ListMetrics>,
     pub(super) jobs: Named<String, JobMetrics>,
+    pub(super) faults: Named<String, FaultMetrics>,
     pub(super) queues: Named<(&'static str, String), QueueMetrics>,
     pub(super) listeners: Named<String, ListenerMetrics>,
     /// Configured endpoints (upstream, endpoint) that have a gauge.
@@ -83,6 +85,7 @@ impl Telemetry {
             sources: Named::default(),
             lists: Named::default(),
             jobs: Named::default(),
+            faults: Named::default(),
             queues: Named::default(),
             listeners: Named::default(),
             endpoints: Mutex::default(),
@@ -169,6 +172,11 @@ impl Telemetry {
         self.jobs.get_or_create(route, || JobMetrics::new(route, &self.scalars))
     }
 
+    /// The faults of this route.
+    pub fn faults(&self, route: &str) -> Arc<FaultMetrics> {
+        self.faults.get_or_create(route, || FaultMetrics::new(route, &self.scalars))
+    }
+
     /// `scope` is `"route"` or `"upstream"` with its name, or `"global"` twice.
     pub fn queue(&self, scope: &'static str, name: &str) -> Arc<QueueMetrics> {
         self.queues
@@ -207,6 +215,7 @@ impl Telemetry {
         self.aggregates.for_each(|route, totals| totals.snapshot(&mut snapshot, route));
         self.sources.for_each(|(route, source), metrics| metrics.snapshot(&mut snapshot, route, source));
         self.lists.for_each(|(route, source), metrics| metrics.snapshot(&mut snapshot, route, source));
+        self.faults.for_each(|route, faults| faults.snapshot(&mut snapshot, route, now));
         snapshot.number(&catalogue::ACCESS_LOG_BUFFERED, &[], self.access_log.buffered_lines() as f64);
         self.runtimes.snapshot(&mut snapshot);
         self.allocator.snapshot(&mut snapshot);

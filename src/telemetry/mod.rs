@@ -12,6 +12,7 @@ mod allocator;
 pub mod catalogue;
 mod configured;
 pub mod exposition;
+mod faults;
 pub mod histogram;
 mod hub;
 mod in_flight;
@@ -28,6 +29,7 @@ pub mod snapshot;
 mod sources;
 
 pub use configured::ReloadResult;
+pub use faults::FaultMetrics;
 pub use hub::{DEFAULT_BUCKETS, Telemetry, UNMATCHED};
 pub use in_flight::{InFlightGuard, InFlightMeter, InFlightReading};
 pub use jobs::{Job, JobMetrics};

@@ -141,6 +141,10 @@ reasons! {
     DeadlineFirstByte = "deadline_in_first_byte", 504, Timeout, "The deadline passed before the upstream began its answer.";
     DeadlineBody = "deadline_in_body", 504, Timeout, "The deadline passed inside the upstream's answer.";
 
+    /// Of the class of what it stands for, so that alerts and error rates see it.
+    FaultAbort = "fault_abort", 503, UpstreamError, "A fault that the configuration asks for was answered in place of the upstream.";
+    FaultReset = "fault_reset", 502, UpstreamError, "A fault that the configuration asks for broke the connection.";
+
     ShuttingDown = "shutting_down", 503, Internal, "The proxy is shutting down.";
     Internal = "internal", 500, Internal, "The proxy failed.";
 }

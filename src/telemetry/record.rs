@@ -56,6 +56,8 @@ pub struct RequestRecord<'r> {
     /// True when the last attempt used a pooled connection.
     pub reused: bool,
     pub timings: Timings,
+    /// What was done on purpose: `delay`, `abort`, ...
+    pub fault: Option<&'static str>,
     /// Of an aggregate that was worked on for this request; borrowed, so that others carry one word more and no more.
     pub sources: Option<&'r SourcesRecord<'r>>,
 }
@@ -83,6 +85,8 @@ pub struct Timings {
     pub rate_delay: Option<Duration>,
     /// Waiting for an in-flight permit.
     pub queue: Option<Duration>,
+    /// Held by a fault.
+    pub fault_delay: Option<Duration>,
     /// TCP connect (and TLS) of the last attempt; `None` on a reused connection.
     pub connect: Option<Duration>,
     /// From the request being sent to the first byte of the upstream's answer.
@@ -94,11 +98,12 @@ pub struct Timings {
 }
 
 impl Timings {
-    /// What Forebay itself added: the total without the queue, the rate delay and the upstream.
+    /// What Forebay itself added: the total without the queue, the rate delay, the delay of a fault and the upstream.
     pub fn overhead(&self) -> Duration {
         self.total
             .saturating_sub(self.rate_delay.unwrap_or_default())
             .saturating_sub(self.queue.unwrap_or_default())
+            .saturating_sub(self.fault_delay.unwrap_or_default())
             .saturating_sub(self.upstream.unwrap_or_default())
     }
 }

@@ -49,11 +49,13 @@ pub(super) fn record(telemetry: &Telemetry, route: &str) -> RequestRecord<'stati
             total: Duration::from_millis(1250),
             rate_delay: None,
             queue: Some(Duration::from_micros(1500)),
+            fault_delay: None,
             connect: None,
             first_byte: Some(Duration::from_millis(1200)),
             upstream: Some(Duration::from_millis(1248)),
             response_started: Some(Duration::from_millis(1202)),
         },
+        fault: None,
         sources: None,
     }
 }

@@ -2,6 +2,7 @@
 //! table, and how it becomes what the program uses. Checks between tables are in [`super::check`].
 
 pub mod aggregate;
+pub mod fault;
 pub mod limits;
 pub mod listener;
 pub mod route;
@@ -12,6 +13,7 @@ use super::decode::{Element, element};
 use super::describe::{Shape, Table};
 use super::model::PathPattern;
 use super::value::container::{Named, NamedItem};
+use fault::Faults;
 use limits::GlobalLimits;
 use listener::Listeners;
 use route::Route;
@@ -39,6 +41,8 @@ element! {
         metrics: Metrics = {};
         /// Limits over all routes together.
         limits: GlobalLimits = {};
+        /// Whether the faults of the routes are done.
+        faults: Faults = {};
         /// A service behind Forebay: `[upstream.NAME]`.
         upstream: Named<Upstream> = {}, instead_of(&["upstreams", "cluster", "backend", "backends"]);
         /// Which requests go where, and within what bounds: `[route.NAME]`.

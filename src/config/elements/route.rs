@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::aggregate::{Aggregate, Around};
+use super::fault::{self, Fault};
 use super::limits::{
     ClientInFlight, MOST_IN_FLIGHT, Queue, RateLimit, check_queue, no_effect, resolve_in_flight, resolve_rate_limits,
 };
@@ -63,6 +64,8 @@ element! {
         response_headers: HeaderEdits = {};
         /// What the upstream sees in `Host`: "upstream" (its own name), "preserve" (the client's) or a name.
         host_header: model::HostPolicy = "upstream", instead_of(&["preserve_host", "upstream_host"]);
+        /// Something done to requests on purpose, or a list: a request meets the first that takes it.
+        fault: OneOrMany<Fault> = none, instead_of(&["faults", "fault_injection", "chaos"]), example("{ delay = \"200ms\", fraction = 0.1, end_after = \"10m\" }");
         /// Tell clients their limits in `RateLimit` and `RateLimit-Policy`.
         rate_limit_headers: bool = true;
     }
@@ -124,6 +127,7 @@ impl Route {
             response_headers: self.response_headers.get()?.resolve()?,
             host: self.host_header.cloned()?,
             rate_limit_headers: self.rate_limit_headers.copied()?,
+            faults: fault::resolve(&self.fault)?,
         })
     }
 

@@ -5,6 +5,7 @@ pub mod aggregate;
 pub mod container;
 pub mod http;
 pub mod json_path;
+pub mod latency;
 pub mod network;
 pub mod path;
 pub mod quantity;

@@ -151,7 +151,8 @@ fn from_variable(cx: &mut Decoder<'_>, entry: &Entry, name: &str) -> Option<Secr
 fn from_file(cx: &mut Decoder<'_>, entry: &Entry, name: &str) -> Option<Secret> {
     let path = cx.inputs.base.join(Path::new(name));
     cx.files.push(path.clone());
-    match (cx.inputs.read)(&path) {
+    let Some(read) = cx.inputs.read else { return Some(Secret::secret("unread")) };
+    match read(&path) {
         Ok(text) => Some(Secret::secret(text.trim_end_matches(['\n', '\r']))),
         Err(error) => {
             let message = format!("cannot read the secret's file: {error}");

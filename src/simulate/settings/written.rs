@@ -188,7 +188,7 @@ impl Written {
         Ok(Upstream {
             name: place.upstream.to_owned(),
             address: self.address,
-            latency: latency.unwrap_or(Latency::Fixed(Duration::ZERO)),
+            latency: latency.unwrap_or_default(),
             capacity,
             discipline,
             status: self.status,

@@ -75,6 +75,7 @@ fn route(name: &str, upstream: &Arc<Upstream>) -> Arc<Route> {
         response_headers: HeaderEdits::default(),
         host: HostPolicy::Preserve,
         rate_limit_headers: true,
+        faults: Vec::new(),
     })
 }
 
@@ -90,6 +91,7 @@ fn config(hash: &str, upstreams: &[Arc<Upstream>], routes: &[Arc<Route>]) -> Con
         metrics: Metrics { buckets: DEFAULT_BUCKETS.to_vec(), peak_window: MINUTE },
         rate_limits: Vec::new(),
         in_flight: Some(in_flight(100)),
+        faults: Default::default(),
         upstreams: upstreams.to_vec(),
         routes: routes.to_vec(),
         hash: hash.into(),

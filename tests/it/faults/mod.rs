@@ -9,6 +9,7 @@ mod endpoints;
 mod gone;
 mod http2_clients;
 mod http2_upstreams;
+mod injected;
 mod limits;
 mod pressure;
 mod server;

@@ -137,6 +137,7 @@ async fn answer(request: Request<Incoming>, seen: Arc<Seen>) -> Response<Body> {
         "/silent" => Response::new(drip(running, 2)),
         "/reset" => Response::new(broken()),
         "/trailers" => Response::new(with_trailers()),
+        "/large" => with_status(200, &"x".repeat(20 * 1024)),
         "/error" => with_status(500, "failed"),
         "/read" => {
             let length = request.into_body().collect().await.map_or(0, |body| body.to_bytes().len());
