@@ -168,7 +168,7 @@ fn check_action(cx: &mut Decoder<'_>, route: &NamedItem<Route>) {
 
 fn check_upstream_names(cx: &mut Decoder<'_>, root: &Root, route: &NamedItem<Route>) {
     let names: Vec<&str> = root.upstreams().iter().map(|upstream| upstream.name.as_str()).collect();
-    for (field, name) in route.value.upstreams() {
+    for (field, name) in route.value.named_upstreams() {
         if let Some(span) = field.span().filter(|_| !names.contains(&name)) {
             report_unknown_upstream(cx, name, span, &names);
         }
@@ -197,7 +197,8 @@ fn report_unknown_upstream(cx: &mut Decoder<'_>, name: &str, span: Span, names: 
 
 fn check_unused(cx: &mut Decoder<'_>, root: &Root) {
     for upstream in root.upstreams() {
-        let used = root.routes().iter().any(|route| route.value.calls(&upstream.name));
+        let used =
+            root.routes().iter().any(|route| route.value.named_upstreams().any(|(_, name)| name == upstream.name));
         if !used {
             let message = format!("no route uses the upstream `{}`", upstream.name);
             let problem = Problem::warning(Code::Unused, upstream.span.clone(), message);
@@ -393,6 +394,7 @@ fn matching_only(name: &str, matches: RouteMatch) -> model::Route {
         response_headers: HeaderEdits::default(),
         host: HostPolicy::Preserve,
         rate_limit_headers: false,
+        mirror: None,
         faults: Vec::new(),
     }
 }

@@ -320,6 +320,8 @@ pub struct Route {
     pub host: HostPolicy,
     /// Send `RateLimit` / `RateLimit-Policy` on answers of this route.
     pub rate_limit_headers: bool,
+    /// Only on a route that forwards to an upstream.
+    pub mirror: Option<Arc<Mirror>>,
     /// A request meets the first that takes it. Done only when [`Faults::enabled`] says so.
     pub faults: Vec<Fault>,
 }
@@ -328,6 +330,23 @@ pub struct Route {
 pub struct Faults {
     pub enabled: bool,
     pub seed: u64,
+}
+
+/// Copies of requests for another upstream.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mirror {
+    pub upstream: Arc<Upstream>,
+    /// Of each request, 0.0 to 10.0.
+    pub copies: f64,
+    /// Upper-case.
+    pub methods: Vec<String>,
+    pub max_in_flight: usize,
+    /// Of one request.
+    pub max_body_bytes: usize,
+    /// Held for all copies together.
+    pub max_bytes: usize,
+    pub timeout: Duration,
+    pub request_headers: HeaderEdits,
 }
 
 /// Something done to requests on purpose. It does at least one of its three things.

@@ -99,6 +99,7 @@ pub fn route(name: &str) -> Route {
         response_headers: HeaderEdits::default(),
         host: HostPolicy::Preserve,
         rate_limit_headers: true,
+        mirror: None,
         faults: Vec::new(),
     }
 }

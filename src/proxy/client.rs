@@ -6,6 +6,7 @@ use std::sync::PoisonError;
 use super::body::SharedRespond;
 use super::io::Io;
 use super::sink::{Framing, Http1Sink, Http2Sink, Sink};
+use super::tap::Tap;
 use crate::message::head::http2::to_http_response_parts;
 use crate::message::head::{Known, ResponseBody, ResponseHead, Version, write_response_head};
 
@@ -15,6 +16,8 @@ pub enum Client<'c> {
     Http2(SharedRespond),
     /// We ourselves, for a part of an aggregate: the body goes here, the head stays where it was read.
     Memory(&'c mut Vec<u8>),
+    /// Nobody: the body is read to its end, and copied as far as the tap takes it.
+    Copy(&'c Tap),
 }
 
 pub struct Http1Client<'c> {
@@ -41,6 +44,7 @@ impl<'c> Client<'c> {
                 let stream = respond.send_response(response, ends).map_err(io::Error::other)?;
                 Ok(Sink::Http2(Http2Sink::new(stream, ends)))
             }
+            Client::Copy(tap) => Ok(Sink::Copy(tap)),
             Client::Memory(kept) => {
                 if let ResponseBody::Length(length) = body {
                     // The length was compared with the limit when the head arrived.
@@ -56,7 +60,7 @@ impl<'c> Client<'c> {
         match self {
             Client::Http1(client) => Interim::Http1(client.io),
             Client::Http2(respond) => Interim::Http2(respond.clone()),
-            Client::Memory(_) => Interim::Nobody,
+            Client::Memory(_) | Client::Copy(_) => Interim::Nobody,
         }
     }
 
@@ -69,7 +73,7 @@ impl<'c> Client<'c> {
     pub fn keeps_alive(&self) -> bool {
         match self {
             Client::Http1(client) => client.keep_alive,
-            Client::Http2(_) | Client::Memory(_) => true,
+            Client::Http2(_) | Client::Memory(_) | Client::Copy(_) => true,
         }
     }
 }

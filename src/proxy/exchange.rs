@@ -22,10 +22,11 @@ use super::paced::Paced;
 use super::prepare::RequestId;
 use super::relay::{AnswerLimits, AnswerStop, BodyLimits, Live, RequestEnd};
 use super::respond::{self, Failure};
+use super::tap::Tap;
 use super::timer::{LazyTimer, StageClock, until};
 use super::upgrade::{Switch, TunnelEnd};
 use super::workspace::Workspace;
-use super::{Proxy, attempt, prepare};
+use super::{Proxy, attempt, mirror, prepare};
 use crate::config::model::aggregate::Aggregate;
 use crate::config::model::{ClientGone, Deadline, FaultEnd, RouteAction};
 use crate::faults::Strike;
@@ -160,7 +161,7 @@ impl Exchange<'_> {
         self.check_request(route, client)?;
         let deadline = self.deadline(route, matched.trusted);
         facts.deadline = deadline;
-        let live = Live::new(StageClock::new(self.started, deadline));
+        let mut live = Live::new(StageClock::new(self.started, deadline));
         let mut permits = Some(self.admit(route, matched, source, &live, facts).await?);
         // Active until the exchange ends.
         let strike = self.strike(route);
@@ -182,6 +183,9 @@ impl Exchange<'_> {
                 // Before the fields that ask for it are taken out.
                 let upgrade = prepare::upgrade(self.head, &route.route);
                 prepare::forwarded_fields(self.head, self.connection, facts, &route.route, &mut self.work.authority);
+                if upgrade.is_none() {
+                    live.request_tap = self.mirror(route, facts);
+                }
                 let standing = permits.as_ref().and_then(|permits| permits.standing.as_ref());
                 let standing = standing.filter(|_| route.route.rate_limit_headers);
                 let to = attempt::Destination {
@@ -280,6 +284,19 @@ impl Exchange<'_> {
                 Err(rejected(rejection, route.route.rate_limit_headers))
             }
         }
+    }
+
+    /// Sends copies of the request; gives what its body has to pass for that.
+    fn mirror(&self, route: &RouteRuntime, facts: &Facts) -> Option<Tap> {
+        let original = mirror::Original {
+            proxy: self.proxy,
+            listener: &self.connection.listener,
+            route: &route.route,
+            head: self.head,
+            target: &self.work.target,
+            request_id: facts.request_id.as_ref().map_or("", RequestId::as_str),
+        };
+        mirror::begin(route.mirror.as_ref()?, &original)
     }
 
     /// The fault that this request meets.

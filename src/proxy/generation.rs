@@ -12,6 +12,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::aggregate::Landed;
 use super::connector::{ConnectError, Connection, Connector, Http1Connection, Need};
+use super::mirror::MirrorRuntime;
 use super::probe::SecureProbe;
 use super::subrequest::SourceRuntime;
 use super::timer::StageClock;
@@ -21,7 +22,7 @@ use crate::aggregate::flights::Flights;
 use crate::aggregate::results::Results;
 use crate::config::model::aggregate::{Background, CoalesceKey};
 use crate::config::model::{
-    self, Cidr, Config, Listener, ListenerTimeouts, Route, RouteAction, Upstream, UpstreamProtocol,
+    self, Cidr, Config, Listener, ListenerTimeouts, Mirror, Route, RouteAction, Upstream, UpstreamProtocol,
 };
 use crate::faults::Faults;
 use crate::limits::{Admission, LimitMetrics, Limits, QueueScope, Seed};
@@ -68,6 +69,8 @@ pub struct RouteRuntime {
     pub aggregate: Option<Arc<AggregateRuntime>>,
     /// What is done on purpose to its requests.
     pub faults: Option<Arc<Faults>>,
+    /// Where copies of its requests go.
+    pub mirror: Option<Arc<MirrorRuntime>>,
     /// Of a route of results: what the other route keeps.
     pub results: Option<Arc<Results>>,
 }
@@ -262,6 +265,7 @@ impl Parts<'_> {
                 },
                 aggregate: aggregate.clone(),
                 faults: self.faults(route),
+                mirror: route.mirror.as_ref().map(|mirror| self.mirror(&route.name, mirror)),
                 results: match &route.action {
                     RouteAction::Results { of } => results_of(of),
                     _ => None,
@@ -292,22 +296,37 @@ impl Parts<'_> {
         }))
     }
 
+    /// The route of this name in the generation before.
+    fn before(&self, route: &str) -> Option<&RouteRuntime> {
+        let routes = &self.previous?.routes;
+        routes.iter().find(|before| before.route.name == route).map(AsRef::as_ref)
+    }
+
+    fn mirror(&self, route: &str, mirror: &Arc<Mirror>) -> Arc<MirrorRuntime> {
+        let upstream = self.upstream(&mirror.upstream);
+        let before = self.before(route).and_then(|before| before.mirror.as_ref());
+        // Its bounds hold over a reload that leaves it as it is.
+        if let Some(same) = before.filter(|before| before.is(mirror, &upstream)) {
+            return same.clone();
+        }
+        let admission = self.limits.source(&mirror.upstream.name);
+        MirrorRuntime::new(mirror.clone(), upstream, admission, self.telemetry.mirror(route))
+    }
+
     /// They go on over a reload that leaves them as they are: it does not lengthen them.
     fn faults(&self, route: &Route) -> Option<Arc<Faults>> {
         let model::Faults { enabled, seed } = self.config.faults;
         if !enabled || route.faults.is_empty() {
             return None;
         }
-        let before = self.previous.and_then(|previous| previous.routes.iter().find(|b| b.route.name == route.name));
+        let before = self.before(&route.name);
         let same = before.and_then(|before| before.faults.as_ref()).filter(|faults| faults.are(&route.faults, seed));
         let new = || Faults::new(&route.name, &route.faults, seed, self.telemetry.faults(&route.name), Instant::now());
         Some(same.cloned().unwrap_or_else(new))
     }
 
     fn jobs(&self, route: &str, background: &Background) -> Arc<Jobs> {
-        let before =
-            self.previous.and_then(|previous| previous.routes.iter().find(|before| before.route.name == route));
-        match before.and_then(|before| before.aggregate.as_ref()?.jobs.clone()) {
+        match self.before(route).and_then(|before| before.aggregate.as_ref()?.jobs.clone()) {
             Some(jobs) => jobs,
             None => Jobs::start(background, self.telemetry.jobs(route), self.tasks),
         }

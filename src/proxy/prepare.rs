@@ -164,7 +164,7 @@ pub fn child_of(parent: ids::Traceparent) -> ids::Traceparent {
     with_rng(|rng| parent.child(rng))
 }
 
-fn edit(fields: &mut Fields, edits: &HeaderEdits) {
+pub fn edit(fields: &mut Fields, edits: &HeaderEdits) {
     for name in &edits.remove {
         fields.remove_name(name);
     }

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::body::{BodyError, Source, fill};
 use super::client::Interim;
 use super::sink::Sink;
+use super::tap::Tap;
 use super::throttle::Throttle;
 use super::timer::StageClock;
 use crate::telemetry::Reason;
@@ -38,6 +39,8 @@ pub struct Live {
     /// The answer's head is on its way to the client: a failure can no longer become another answer.
     pub head_sent: AtomicBool,
     pub response_bytes: AtomicU64,
+    /// Copies the request's body.
+    pub request_tap: Option<Tap>,
     /// The client has left, and the work goes on without it (`on_client_gone = "finish"`).
     pub client_gone: AtomicBool,
 }
@@ -52,6 +55,7 @@ impl Live {
             answer_started: AtomicBool::new(false),
             head_sent: AtomicBool::new(false),
             response_bytes: AtomicU64::new(0),
+            request_tap: None,
             client_gone: AtomicBool::new(false),
         }
     }
@@ -151,6 +155,9 @@ async fn pump_request(
         pump_request_body(source, sink, live, limits, &mut pace).await?;
         live.clock.unlimit_request_body();
     }
+    if let Some(tap) = &live.request_tap {
+        tap.complete();
+    }
     sink.finish(source.trailers()).map_err(|_| Stop::UpstreamBroken)?;
     blocking_on_upstream(sink, live, limits, &mut pace, |sink, cx| sink.poll_flush(cx)).await?;
     live.sent_now(Instant::now());
@@ -191,6 +198,9 @@ async fn pump_request_body(
         live.clock.unlimit_request_body();
         let data = source.data();
         let taken = blocking_on_upstream(sink, live, limits, pace, |sink, cx| sink.poll_write(cx, data)).await?;
+        if let Some(tap) = &live.request_tap {
+            tap.copy(&data[..taken]);
+        }
         source.consume(taken);
         received += taken as u64;
         live.request_bytes.store(received, Ordering::Relaxed);

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 
 use super::io::Io;
+use super::tap::Tap;
 use crate::message::chunked::{CHUNK_END, LAST_CHUNK, write_chunk_header, write_last_chunk};
 use crate::message::head::Fields;
 use crate::message::head::http2::to_http_trailers;
@@ -23,6 +24,8 @@ pub enum Sink<'c> {
     Http2(Http2Sink),
     /// Kept: an answer that is looked into before anything is sent, a request's body that is.
     Memory(&'c mut Vec<u8>),
+    /// Takes everything and keeps what the tap takes.
+    Copy(&'c Tap),
     /// Takes everything and keeps nothing.
     Discard,
 }
@@ -37,6 +40,10 @@ impl Sink<'_> {
                 kept.extend_from_slice(data);
                 Poll::Ready(Ok(data.len()))
             }
+            Sink::Copy(tap) => {
+                tap.copy(data);
+                Poll::Ready(Ok(data.len()))
+            }
             Sink::Discard => Poll::Ready(Ok(data.len())),
         }
     }
@@ -44,7 +51,7 @@ impl Sink<'_> {
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Sink::Http1(sink) => sink.poll_flush(cx),
-            Sink::Http2(_) | Sink::Memory(_) | Sink::Discard => Poll::Ready(Ok(())),
+            Sink::Http2(_) | Sink::Memory(_) | Sink::Copy(_) | Sink::Discard => Poll::Ready(Ok(())),
         }
     }
 
@@ -53,6 +60,10 @@ impl Sink<'_> {
         match self {
             Sink::Http1(sink) => sink.finish(trailers),
             Sink::Http2(sink) => sink.finish(trailers),
+            Sink::Copy(tap) => {
+                tap.complete();
+                Ok(())
+            }
             Sink::Memory(_) | Sink::Discard => Ok(()),
         }
     }

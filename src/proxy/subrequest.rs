@@ -183,7 +183,8 @@ async fn admit(
     }
 }
 
-struct Nobody;
+/// Nobody in particular: the limits that look at a client do not hold here.
+pub struct Nobody;
 
 impl KeyLookup for Nobody {
     fn header(&self, _name: &str) -> Option<&[u8]> {

@@ -60,6 +60,7 @@ fn route(name: &str, hosts: &str, methods: &str, pattern: &str, headers: &str) -
         response_headers: HeaderEdits::default(),
         host: HostPolicy::Preserve,
         rate_limit_headers: false,
+        mirror: None,
         faults: Vec::new(),
     })
 }

@@ -266,6 +266,13 @@ metrics! {
         "Requests that were to meet a fault and did not, because max_active of them did.",
         "None; else fewer requests meet it than fraction says.";
 
+    MIRROR_COPIES = "forebay_mirror_copies_total", Counter, None, ["route", "result"],
+        "Copies of requests for the route's mirror: answered, failed (no whole answer came), or not sent because there was no_place (as many as allowed were in flight) or no_body (too large, or it broke off).",
+        "Mostly answered; no_place says that the mirror is slower than the traffic it gets, which costs the clients nothing.";
+    MIRROR_IN_FLIGHT = "forebay_mirror_in_flight", Gauge, None, ["route"],
+        "Copies in flight now.",
+        "At most the mirror's max_in_flight.";
+
     CONNECTIONS_OPEN = "forebay_connections_open", Gauge, None, ["listener"],
         "Client connections open now.",
         "Below the listener's max_connections; at it, connections are rejected.";

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::hub::{Telemetry, UNMATCHED, lock};
 use super::scalars::Scalars;
-use super::{ClientLimitMetrics, FaultMetrics, JobMetrics, QueueMetrics, catalogue};
+use super::{ClientLimitMetrics, FaultMetrics, JobMetrics, MirrorMetrics, QueueMetrics, catalogue};
 use crate::config::model::aggregate::{Aggregate, Source};
 use crate::config::model::{
     Config, Deadline, EndpointAddress, InFlight, Listener, RateLimit, Route, RouteAction, Upstream,
@@ -112,6 +112,10 @@ impl Telemetry {
         if proxies && !route.upgrades.protocols.is_empty() {
             self.timeout("route", &route.name, "upgrade_idle", route.upgrades.idle_timeout);
         }
+        if let Some(mirror) = &route.mirror {
+            self.mirror(&route.name);
+            self.timeout("mirror", &route.name, "deadline", mirror.timeout);
+        }
         self.apply_in_flight("route", &route.name, route.in_flight.as_ref());
         if route.client_in_flight.is_some() {
             self.client_limit(&route.name);
@@ -161,6 +165,9 @@ impl Telemetry {
         for name in self.faults.retain(|name| names.faults.contains(name.as_str())) {
             FaultMetrics::METRICS.iter().for_each(|metric| self.scalars.remove_from(metric, &[("route", &name)]));
         }
+        for name in self.mirrors.retain(|name| names.mirrors.contains(name.as_str())) {
+            MirrorMetrics::METRICS.iter().for_each(|metric| self.scalars.remove_from(metric, &[("route", &name)]));
+        }
         for name in self.upstreams.retain(|name| names.upstreams.contains(name.as_str())) {
             self.scalars.remove(&[("upstream", &name)]);
         }
@@ -193,6 +200,7 @@ struct Names<'a> {
     lists: BTreeSet<(&'a str, &'a str)>,
     jobs: BTreeSet<&'a str>,
     faults: BTreeSet<&'a str>,
+    mirrors: BTreeSet<&'a str>,
     upstreams: BTreeSet<&'a str>,
     limiters: BTreeSet<&'a str>,
     listeners: BTreeSet<&'a str>,
@@ -203,6 +211,7 @@ struct Names<'a> {
 impl<'a> Names<'a> {
     fn of(config: &'a Config) -> Self {
         let limited = config.routes.iter().filter(|route| route.client_in_flight.is_some());
+        let mirrored = config.routes.iter().filter(|route| route.mirror.is_some());
         let background = aggregates(config).filter(|(_, aggregate)| aggregate.background.is_some());
         let lists = sources(config).filter(|(_, source)| source.for_each.is_some());
         let endpoints = |upstream: &'a Arc<Upstream>| {
@@ -216,6 +225,7 @@ impl<'a> Names<'a> {
             lists: lists.map(|(route, source)| (route, source.name.as_str())).collect(),
             jobs: background.map(|(route, _)| route).collect(),
             faults: with_faults(config).collect(),
+            mirrors: mirrored.map(|route| route.name.as_str()).collect(),
             upstreams: config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect(),
             limiters: rate_limits(config).map(|limit| limit.name.as_str()).collect(),
             listeners: config.listeners.iter().map(|listener| listener.name.as_str()).collect(),

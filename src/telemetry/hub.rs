@@ -18,6 +18,7 @@ use super::metrics::{
     CODE_CLASSES, ClientLimitMetrics, DetachedMetrics, LimiterMetrics, ListenerMetrics, METHODS, QueueMetrics,
     RouteMetrics, UpstreamMetrics,
 };
+use super::mirror::MirrorMetrics;
 use super::runtime::Runtimes;
 use super::scalars::Scalars;
 use super::snapshot::Snapshot;
@@ -53,6 +54,7 @@ pub struct Telemetry {
     pub(super) lists: Named<(String, String), ListMetrics>,
     pub(super) jobs: Named<String, JobMetrics>,
     pub(super) faults: Named<String, FaultMetrics>,
+    pub(super) mirrors: Named<String, MirrorMetrics>,
     pub(super) queues: Named<(&'static str, String), QueueMetrics>,
     pub(super) listeners: Named<String, ListenerMetrics>,
     /// Configured endpoints (upstream, endpoint) that have a gauge.
@@ -86,6 +88,7 @@ impl Telemetry {
             lists: Named::default(),
             jobs: Named::default(),
             faults: Named::default(),
+            mirrors: Named::default(),
             queues: Named::default(),
             listeners: Named::default(),
             endpoints: Mutex::default(),
@@ -175,6 +178,11 @@ impl Telemetry {
     /// The faults of this route.
     pub fn faults(&self, route: &str) -> Arc<FaultMetrics> {
         self.faults.get_or_create(route, || FaultMetrics::new(route, &self.scalars))
+    }
+
+    /// The mirror of this route.
+    pub fn mirror(&self, route: &str) -> Arc<MirrorMetrics> {
+        self.mirrors.get_or_create(route, || MirrorMetrics::new(route, &self.scalars))
     }
 
     /// `scope` is `"route"` or `"upstream"` with its name, or `"global"` twice.

@@ -19,6 +19,7 @@ mod in_flight;
 mod jobs;
 pub mod logging;
 pub mod metrics;
+mod mirror;
 mod protobuf;
 mod reason;
 mod record;
@@ -36,6 +37,7 @@ pub use jobs::{Job, JobMetrics};
 pub use metrics::{
     ClientLimitMetrics, DetachedMetrics, LimiterMetrics, ListenerMetrics, QueueMetrics, RouteMetrics, UpstreamMetrics,
 };
+pub use mirror::{MirrorMetrics, MirrorResult};
 pub use reason::{Reason, ReasonClass, markdown_table};
 pub use record::{Protocol, RequestRecord, SourcesRecord, Timings};
 pub use server_timing::server_timing;

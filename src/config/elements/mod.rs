@@ -5,6 +5,7 @@ pub mod aggregate;
 pub mod fault;
 pub mod limits;
 pub mod listener;
+pub mod mirror;
 pub mod route;
 pub mod service;
 pub mod upstream;

@@ -8,6 +8,7 @@ use super::fault::{self, Fault};
 use super::limits::{
     ClientInFlight, MOST_IN_FLIGHT, Queue, RateLimit, check_queue, no_effect, resolve_in_flight, resolve_rate_limits,
 };
+use super::mirror::Mirror;
 use crate::config::decode::{Decoder, Field, element};
 use crate::config::describe::{DAY, GIB, MILLISECOND};
 use crate::config::diagnostic::{Code, Problem};
@@ -64,6 +65,8 @@ element! {
         response_headers: HeaderEdits = {};
         /// What the upstream sees in `Host`: "upstream" (its own name), "preserve" (the client's) or a name.
         host_header: model::HostPolicy = "upstream", instead_of(&["preserve_host", "upstream_host"]);
+        /// Copies of the requests go to another upstream as well.
+        mirror: Mirror = none, instead_of(&["shadow", "mirroring", "tee"]), example("{ upstream = \"users-next\", copies = 0.1 }");
         /// Something done to requests on purpose, or a list: a request meets the first that takes it.
         fault: OneOrMany<Fault> = none, instead_of(&["faults", "fault_injection", "chaos"]), example("{ delay = \"200ms\", fraction = 0.1, end_after = \"10m\" }");
         /// Tell clients their limits in `RateLimit` and `RateLimit-Policy`.
@@ -127,8 +130,16 @@ impl Route {
             response_headers: self.response_headers.get()?.resolve()?,
             host: self.host_header.cloned()?,
             rate_limit_headers: self.rate_limit_headers.copied()?,
+            mirror: self.resolve_mirror(upstreams)?,
             faults: fault::resolve(&self.fault)?,
         })
+    }
+
+    fn resolve_mirror(&self, upstreams: &[Arc<model::Upstream>]) -> Option<Option<Arc<model::Mirror>>> {
+        if !self.mirror.is_written() {
+            return Some(None);
+        }
+        self.mirror.get()?.resolve(upstreams).map(|mirror| Some(Arc::new(mirror)))
     }
 
     /// What the route matches.
@@ -168,6 +179,12 @@ impl Route {
         fields.filter_map(|field| Some((field, field.get()?.as_str())))
     }
 
+    /// These, and the one that gets copies.
+    pub fn named_upstreams(&self) -> impl Iterator<Item = (&Field<String>, &str)> {
+        let mirror = self.mirror.get().map(|mirror| &mirror.upstream);
+        self.upstreams().chain(mirror.and_then(|field| Some((field, field.get()?.as_str()))))
+    }
+
     pub fn calls(&self, upstream: &str) -> bool {
         self.upstreams().any(|(_, name)| name == upstream)
     }
@@ -191,6 +208,10 @@ impl Route {
             self.check_respond(cx);
         } else if self.aggregate.is_written() || self.results_of.is_written() {
             self.check_forwarding(cx, "the route passes no request on");
+        }
+        if let Some(mirror) = self.mirror.get() {
+            mirror.check(cx);
+            self.check_mirror(cx);
         }
         for edits in [&self.request_headers, &self.response_headers].into_iter().filter_map(Field::get) {
             edits.check(cx);
@@ -257,6 +278,14 @@ impl Route {
                     problem.expected(known.join(" or "))
                 }
             });
+        }
+    }
+
+    fn check_mirror(&self, cx: &mut Decoder<'_>) {
+        if !self.upstream.is_written() {
+            let message = "only a route with an `upstream` can be mirrored";
+            let problem = Problem::error(Code::Conflict, self.mirror.key_span(), message);
+            cx.report(problem.help("mirror the routes whose requests go to one upstream, or take `mirror` out"));
         }
     }
 
@@ -398,7 +427,7 @@ impl Respond {
 }
 
 impl HeaderEdits {
-    fn resolve(&self) -> Option<model::HeaderEdits> {
+    pub fn resolve(&self) -> Option<model::HeaderEdits> {
         Some(model::HeaderEdits {
             remove: self.remove.get()?.iter().map(|name| name.0.clone()).collect(),
             set: self.set.cloned()?.0,
@@ -406,7 +435,7 @@ impl HeaderEdits {
         })
     }
 
-    fn check(&self, cx: &mut Decoder<'_>) {
+    pub fn check(&self, cx: &mut Decoder<'_>) {
         let (Some(remove), Some(set)) = (self.remove.get(), self.set.get()) else { return };
         if let Some(name) = remove.iter().find(|name| set.0.iter().any(|(other, _)| *other == name.0)) {
             let message = format!("`{}` is removed and set: `set` alone does both", name.0);

@@ -204,6 +204,12 @@ impl RequestHead {
         self.body = body;
     }
 
+    /// Makes this the head of a request of our own with the fields that are there: its body is at hand.
+    pub fn set_own_body(&mut self, body: Body) {
+        self.body = body;
+        self.expects_continue = false;
+    }
+
     /// Path and query as received: for the log. Route and forward what `path::normalise` makes of it.
     pub fn target(&self) -> &[u8] {
         self.fields.bytes(self.target)

@@ -75,6 +75,7 @@ fn route(name: &str, upstream: &Arc<Upstream>) -> Arc<Route> {
         response_headers: HeaderEdits::default(),
         host: HostPolicy::Preserve,
         rate_limit_headers: true,
+        mirror: None,
         faults: Vec::new(),
     })
 }

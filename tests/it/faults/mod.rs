@@ -11,6 +11,7 @@ mod http2_clients;
 mod http2_upstreams;
 mod injected;
 mod limits;
+mod mirror;
 mod pressure;
 mod server;
 mod time;
