@@ -21,6 +21,7 @@ pub mod latency;
 pub mod limits;
 pub mod load;
 pub mod message;
+pub mod monotonic;
 pub mod proxy;
 pub mod reload;
 pub mod replay;

@@ -123,6 +123,7 @@ fn result(server: &Server, total: &Second, seconds: Vec<SecondRecord>) -> RunRes
         seconds,
         generator: Generator::default(),
         little: Little::default(),
+        waterfall: None,
         verdict: Verdict::new(false, vec![]),
         gates: vec![],
         notes: vec![],

@@ -27,6 +27,7 @@ use super::result::{
     Environment, Generator, Little, PlanRecord, RunResult, SCHEMA, SecondRecord, TargetRecord, Verdict,
 };
 use super::watch::{self, Facts, Heartbeat};
+use super::waterfall::RequestKey;
 use super::{CallEnd, End, Protocol, SECOND, Sample, Sink};
 
 /// From the call of [`run`] to the start: so much time have the workers to be there.
@@ -48,6 +49,18 @@ pub struct Control {
     pub stop: CancellationToken,
     /// Nothing more at all.
     pub abort: CancellationToken,
+}
+
+/// Is told of each request that was sent and has ended, with the id that its answer named, by the worker that sent it:
+/// it must not block.
+pub type Tap = Arc<dyn Fn(&Clock, &Sample, Option<RequestKey>) + Send + Sync>;
+
+/// How a run is performed.
+#[derive(Clone, Default)]
+pub struct Manner {
+    /// Spins before each release.
+    pub precise: bool,
+    pub tap: Option<Tap>,
 }
 
 /// The run so far, told about every tenth of a second.
@@ -97,6 +110,7 @@ impl Report {
             seconds: self.closed.seconds,
             generator: self.generator,
             little: self.little,
+            waterfall: None,
             verdict: self.verdict,
             gates: Vec::new(),
             notes: Vec::new(),
@@ -105,7 +119,7 @@ impl Report {
 }
 
 /// Performs `plan` with one worker per element of `protocols` and returns when nothing is in flight any more, or may
-/// be. `precise` spins before each release. `observe` is called from the task of the caller and must not block.
+/// be. `observe` is called from the task of the caller and must not block.
 ///
 /// # Errors
 ///
@@ -113,7 +127,7 @@ impl Report {
 pub async fn run<P: Protocol>(
     plan: &Plan,
     protocols: Vec<P>,
-    precise: bool,
+    manner: Manner,
     control: &Control,
     mut observe: impl FnMut(&Progress<'_>),
 ) -> io::Result<Report> {
@@ -128,7 +142,7 @@ pub async fn run<P: Protocol>(
         let worker = Worker {
             index,
             clock,
-            precise,
+            manner: manner.clone(),
             core: Core::new(plan, index, workers),
             warm_up: plan.warm_up,
             timeout: Duration::from_nanos(plan.timeout),
@@ -157,7 +171,7 @@ pub async fn run<P: Protocol>(
         user_cpu_s: cpu_after.0 - cpu_before.0,
         system_cpu_s: cpu_after.1 - cpu_before.1,
         busiest_worker: ended.iter().map(|worker| worker.cpu as f64 / elapsed.max(1) as f64).fold(0.0, f64::max),
-        precise,
+        precise: manner.precise,
         stalls,
     };
     let ended_requests: u64 = closed.seconds.iter().map(|second| second.during.ended).sum();
@@ -265,7 +279,7 @@ struct Ended {
 struct Worker {
     index: usize,
     clock: Clock,
-    precise: bool,
+    manner: Manner,
     core: Core,
     warm_up: u32,
     timeout: Duration,
@@ -280,17 +294,17 @@ impl Worker {
             tokio::runtime::Builder::new_current_thread().enable_all().event_interval(TASKS_PER_LOOK).build()?;
         let pacer = {
             let _inside = runtime.enter();
-            Pacer::new(self.clock, self.precise)?
+            Pacer::new(self.clock, self.manner.precise)?
         };
         let name = format!("load-{}", self.index);
         std::thread::Builder::new().name(name).spawn(move || self.perform(runtime, pacer, protocol))
     }
 
     fn perform<P: Protocol>(self, runtime: Runtime, pacer: Pacer, protocol: P) -> io::Result<Ended> {
-        let Worker { index, clock, core, warm_up, timeout, drain, control, hand_over, .. } = self;
+        let Worker { index, clock, manner, core, warm_up, timeout, drain, control, hand_over } = self;
         let notify = core.waits_for_ends();
         let state = Mutex::new(State { core, ledger: Ledger::new(warm_up), notify });
-        let shared = Arc::new(Shared { clock, state, ended: Notify::new() });
+        let shared = Arc::new(Shared { clock, tap: manner.tap, state, ended: Notify::new() });
         let caller = Caller { protocol: Arc::new(protocol), shared: Arc::clone(&shared), timeout };
 
         let performed = runtime.block_on(async {
@@ -326,6 +340,7 @@ impl Worker {
 /// What the tasks of a worker share. All of them run on its thread, so the lock is never waited for.
 struct Shared {
     clock: Clock,
+    tap: Option<Tap>,
     state: Mutex<State>,
     /// A request has ended: another may be due, or the drain over.
     ended: Notify,
@@ -427,7 +442,7 @@ async fn call<P: Protocol>(protocol: Arc<P>, mut booking: Booking, timeout: Dura
     let Release { target, number, .. } = booking.release;
     booking.send();
     let ended = tokio::time::timeout(timeout, protocol.call(target as usize, number)).await;
-    booking.end(ended.unwrap_or(CallEnd { end: End::Timeout, bytes: 0, first_byte: None, connect: None }));
+    booking.end(ended.unwrap_or(CallEnd::without_answer(End::Timeout)));
 }
 
 /// A request that was released, until it is in the books. When its task is dropped or panics, it books itself.
@@ -452,34 +467,45 @@ impl Booking {
 
     fn book(&mut self, end: CallEnd) {
         self.booked = true;
+        if let Some(sample) = self.close(&end)
+            && let Some(tap) = &self.shared.tap
+        {
+            tap(&self.shared.clock, &sample, end.answered);
+        }
+    }
+
+    /// Writes it into the books; `None` if it was never sent.
+    fn close(&self, end: &CallEnd) -> Option<Sample> {
         let mut state = self.shared.lock();
         // Under the lock, as all instants are that the ledger gets: so they ascend.
         let now = self.shared.clock.now();
         state.core.ended(&self.release, now);
-        match self.sent {
+        let sample = self.sent.map(|sent| Sample {
+            number: self.release.number,
+            target: self.release.target,
+            intended: self.release.intended,
+            sent,
+            first_byte: end.first_byte.map(|instant| self.shared.clock.at(instant)),
+            ended: now,
+            end: end.end,
+            bytes: end.bytes,
+            connect: end.connect.map(nanoseconds),
+        });
+        match &sample {
             None => state.ledger.unsent(self.release.intended),
-            Some(sent) => state.ledger.ended(&Sample {
-                number: self.release.number,
-                target: self.release.target,
-                intended: self.release.intended,
-                sent,
-                first_byte: end.first_byte.map(|instant| self.shared.clock.at(instant)),
-                ended: now,
-                end: end.end,
-                bytes: end.bytes,
-                connect: end.connect.map(nanoseconds),
-            }),
+            Some(sample) => state.ledger.ended(sample),
         }
         if state.notify {
             self.shared.ended.notify_one();
         }
+        sample
     }
 }
 
 impl Drop for Booking {
     fn drop(&mut self) {
         if !self.booked {
-            self.book(CallEnd { end: End::Unfinished, bytes: 0, first_byte: None, connect: None });
+            self.book(CallEnd::without_answer(End::Unfinished));
         }
     }
 }

@@ -37,7 +37,7 @@ impl Protocol for Arc<Fake> {
             Some(after) => tokio::time::sleep(after).await,
             None => std::future::pending().await,
         }
-        CallEnd { end: End::Ok { status: 200 }, bytes: 7, first_byte: None, connect: None }
+        CallEnd { bytes: 7, ..CallEnd::without_answer(End::Ok { status: 200 }) }
     }
 }
 
@@ -46,7 +46,7 @@ fn short(rate: f64, ms: u64) -> Plan {
 }
 
 async fn run_quietly<P: Protocol>(plan: &Plan, protocols: Vec<P>) -> Report {
-    let report = run(plan, protocols, false, &Control::default(), |_| {}).await.expect("runs");
+    let report = run(plan, protocols, Manner::default(), &Control::default(), |_| {}).await.expect("runs");
     assert_books_close(&report);
     report
 }
@@ -83,7 +83,9 @@ async fn precise_runs_and_closed_models_and_sessions_come_to_their_end() {
     for plan in [short(500.0, 100), closed, sessions] {
         let fake = Fake::answers(Duration::from_millis(1));
 
-        let report = run(&plan, vec![fake], true, &Control::default(), |_| {}).await.expect("runs");
+        let report = run(&plan, vec![fake], Manner { precise: true, tap: None }, &Control::default(), |_| {})
+            .await
+            .expect("runs");
 
         assert_books_close(&report);
         assert!(report.closed.totals.counts.ok > 5, "{:?}", report.closed.totals.counts);
@@ -118,7 +120,7 @@ async fn stopping_ends_the_run_and_lets_requests_end() {
     let stop = control.stop.clone();
     let plan = short(500.0, 3_600_000);
 
-    let report = run(&plan, vec![Fake::answers(Duration::from_millis(30))], false, &control, |progress| {
+    let report = run(&plan, vec![Fake::answers(Duration::from_millis(30))], Manner::default(), &control, |progress| {
         if progress.now > 250 * MS {
             stop.cancel();
         }
@@ -138,7 +140,7 @@ async fn aborting_gives_up_what_is_in_flight() {
     let abort = control.abort.clone();
     let plan = short(500.0, 3_600_000);
 
-    let report = run(&plan, vec![Fake::hangs()], false, &control, |progress| {
+    let report = run(&plan, vec![Fake::hangs()], Manner::default(), &control, |progress| {
         if progress.in_flight > 10 {
             abort.cancel();
         }
@@ -157,7 +159,7 @@ async fn observers_see_every_second_once() {
     let plan = Plan { warm_up: 1, ..short(50.0, 1_300) };
     let control = Control::default();
 
-    let report = run(&plan, vec![fake], false, &control, |progress| {
+    let report = run(&plan, vec![fake], Manner::default(), &control, |progress| {
         seen.extend(progress.settled.iter().map(|second| second.second));
     });
     let report = report.await.expect("runs");
@@ -178,7 +180,7 @@ async fn a_call_that_panics_is_unfinished_and_the_run_goes_on() {
                 // Without the hook, which prints a backtrace for longer than this run takes.
                 std::panic::resume_unwind(Box::new("an even number"));
             }
-            CallEnd { end: End::HttpError { status: 500 }, bytes: 0, first_byte: None, connect: None }
+            CallEnd::without_answer(End::HttpError { status: 500 })
         }
     }
 

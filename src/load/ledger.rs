@@ -219,7 +219,7 @@ impl Second {
             self.connect.record(connect);
         }
         match sample.end {
-            End::Ok { status } if is_refusal(status) => self.failed.record(sample.response()),
+            End::Ok { .. } if !sample.end.is_timed() => self.failed.record(sample.response()),
             End::Ok { .. } => {
                 if let Some(first_byte) = sample.first_byte {
                     self.first_byte.record(first_byte.saturating_sub(sample.intended));
@@ -239,12 +239,6 @@ impl Second {
         self.response.record(sample.response());
         self.service.record(sample.service());
     }
-}
-
-/// Whether an answer turns the request away for lack of room. It may be what was expected, as a 429 above a rate limit
-/// is, and so no error; but it says nothing about how long the work takes, and it is fast.
-fn is_refusal(status: u16) -> bool {
-    matches!(status, 429 | 503)
 }
 
 /// What became of the requests to one target, the warm-up left out.
@@ -359,12 +353,7 @@ impl Sink for Ledger {
         target.counts.count_end(sample.end);
         target.counts.sent += 1;
         target.counts.scheduled += 1;
-        let is_timed = match sample.end {
-            End::Ok { status } => !is_refusal(status),
-            End::Timeout | End::Unfinished => true,
-            End::HttpError { .. } | End::ConnectionError(_) => false,
-        };
-        if is_timed {
+        if sample.end.is_timed() {
             target.response.record(sample.response());
         }
     }

@@ -27,12 +27,15 @@ pub mod safety;
 pub mod sim;
 pub mod targets;
 pub mod watch;
+pub mod waterfall;
 
 use std::fmt;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+
+use self::waterfall::RequestKey;
 
 /// Nanoseconds in a second: the length of one row of the ledger.
 pub const SECOND: u64 = 1_000_000_000;
@@ -56,6 +59,15 @@ pub struct CallEnd {
     pub first_byte: Option<Instant>,
     /// How long it took to make a connection for this request; `None` when one was there. Part of the service time.
     pub connect: Option<Duration>,
+    /// The id that the answer gave the request, if somebody wants to know.
+    pub answered: Option<RequestKey>,
+}
+
+impl CallEnd {
+    /// Of a request of which nothing came back.
+    pub const fn without_answer(end: End) -> Self {
+        Self { end, bytes: 0, first_byte: None, connect: None, answered: None }
+    }
 }
 
 /// How a request that was sent ended.
@@ -75,6 +87,19 @@ pub enum End {
     Timeout,
     /// Still in flight when the run was over. Censored like a timeout.
     Unfinished,
+}
+
+impl End {
+    /// Whether it is among the response times: answered well, or given up and so at least as long. A failure is not,
+    /// nor is a refusal for lack of room. That may be what was expected, as a 429 above a rate limit is, and so no
+    /// error; but it says nothing about how long the work takes, and it is fast.
+    pub const fn is_timed(self) -> bool {
+        match self {
+            End::Ok { status } => !matches!(status, 429 | 503),
+            End::Timeout | End::Unfinished => true,
+            End::HttpError { .. } | End::ConnectionError(_) => false,
+        }
+    }
 }
 
 /// Why a request got no complete answer. A closed list, since it labels counters.

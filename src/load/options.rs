@@ -179,6 +179,10 @@ pub struct OutputOptions {
     /// Write the percentiles as HdrHistogram's tools do.
     #[arg(long, value_name = "FILE")]
     pub report_hgrm: Option<PathBuf>,
+    /// Join each request with its line in this access log, which the sidecar that is loaded writes on this machine, and
+    /// say where the time of all and of the slowest 1 % went. Each request gets an `x-request-id` and a `traceparent`.
+    #[arg(long, value_name = "ACCESS_LOG")]
+    pub waterfall: Option<PathBuf>,
     /// Show the numbers of the running test to Prometheus, at /metrics of this address; port 0 takes a free one.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub metrics: Option<SocketAddr>,

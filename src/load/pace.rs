@@ -21,6 +21,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::SECOND;
+use crate::monotonic::Monotonic;
 
 /// How long before its instant a precise pacer starts to spin: longer than the kernel's wake-up takes, usually.
 const SPIN: u64 = 80_000;
@@ -31,6 +32,8 @@ pub struct Clock {
     start: Instant,
     /// The start on the same clock as the kernel's timers count it.
     start_monotonic: u64,
+    /// The start as other processes would read it; unlike the one for timers it may err to both sides.
+    start_of_machine: u64,
 }
 
 impl Clock {
@@ -41,7 +44,7 @@ impl Clock {
         let monotonic = clock_gettime(ClockId::Monotonic);
         let now = u64::try_from(monotonic.tv_sec).unwrap_or_default() * SECOND
             + u64::try_from(monotonic.tv_nsec).unwrap_or_default();
-        Self { start, start_monotonic: now + nanoseconds(lead) }
+        Self { start, start_monotonic: now + nanoseconds(lead), start_of_machine: Monotonic::now().of(start) }
     }
 
     /// 0 before the start.
@@ -51,6 +54,11 @@ impl Clock {
 
     pub fn at(&self, instant: Instant) -> u64 {
         nanoseconds(instant.saturating_duration_since(self.start))
+    }
+
+    /// An instant of the run as one of the machine's monotonic clock, in nanoseconds.
+    pub fn of_machine(&self, at: u64) -> u64 {
+        self.start_of_machine.saturating_add(at)
     }
 
     fn monotonic(&self, at: u64) -> Timespec {

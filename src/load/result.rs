@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ErrorKind;
 use super::ledger::{Counts, During, Second, Timings};
+use super::waterfall::Waterfall;
 
 /// The value of [`RunResult::schema`].
 pub const SCHEMA: &str = "forebay-load/1";
@@ -41,6 +42,9 @@ pub struct RunResult {
     pub seconds: Vec<SecondRecord>,
     pub generator: Generator,
     pub little: Little,
+    /// Where the time went within the sidecar that was loaded, if that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waterfall: Option<Waterfall>,
     pub verdict: Verdict,
     #[serde(default)]
     pub gates: Vec<GateRecord>,

@@ -26,6 +26,7 @@ use super::logging::RateBound;
 use super::scalars::Scalars;
 use super::{Reason, RequestRecord, access_line, catalogue};
 use crate::config::model::{self, LogOutput};
+use crate::monotonic::Monotonic;
 
 /// How long the writer collects lines before it writes them.
 const LINGER: Duration = Duration::from_millis(10);
@@ -42,7 +43,10 @@ const WARN_EVERY: Duration = Duration::from_secs(10);
 
 /// The request side. Dropping it ends the writer after what is buffered.
 #[derive(Debug)]
-pub(super) struct AccessLog(Arc<Shared>);
+pub(super) struct AccessLog {
+    shared: Arc<Shared>,
+    clock: Monotonic,
+}
 
 #[derive(Debug)]
 struct Shared {
@@ -112,7 +116,7 @@ impl AccessLog {
             accepted: 0,
             done: 0,
         };
-        let log = Self(Arc::new(Shared {
+        let shared = Arc::new(Shared {
             enabled: AtomicBool::new(false),
             sample_below: AtomicU64::new(0),
             state: Mutex::new(state),
@@ -124,7 +128,8 @@ impl AccessLog {
                 dropped: counter("dropped"),
                 failed: counter("failed"),
             },
-        }));
+        });
+        let log = Self { shared, clock: Monotonic::now() };
         log.reconfigure(config)?;
         Ok(log)
     }
@@ -134,13 +139,13 @@ impl AccessLog {
     pub(super) fn reconfigure(&self, config: &model::AccessLog) -> io::Result<()> {
         match open(&config.output)? {
             Some(output) => self.set_output(Box::new(output), config)?,
-            None => self.0.enabled.store(false, Ordering::Relaxed),
+            None => self.shared.enabled.store(false, Ordering::Relaxed),
         }
         Ok(())
     }
 
     fn set_output(&self, output: Box<dyn Write + Send>, config: &model::AccessLog) -> io::Result<()> {
-        let shared = &self.0;
+        let shared = &self.shared;
         let mut state = shared.lock();
         if state.writer == Writer::NotStarted {
             let writer = shared.clone();
@@ -161,40 +166,40 @@ impl AccessLog {
         // One scratch buffer per thread, kept for its capacity only.
         thread_local!(static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) });
 
-        if !self.0.enabled.load(Ordering::Relaxed) {
+        if !self.shared.enabled.load(Ordering::Relaxed) {
             return;
         }
-        if record.reason == Reason::Ok && !self.0.samples(record.request_id) {
-            self.0.counters.sampled_out.inc();
+        if record.reason == Reason::Ok && !self.shared.samples(record.request_id) {
+            self.shared.counters.sampled_out.inc();
             return;
         }
         LINE.with_borrow_mut(|line| {
             line.clear();
-            access_line::write(line, record, at);
-            self.0.push(line);
+            access_line::write(line, record, at, self.clock.of(record.started));
+            self.shared.push(line);
         });
     }
 
     /// Waits until every line accepted so far was written or counted as failed; false when `timeout` passed first.
     /// Blocks its thread.
     pub(super) fn flush(&self, timeout: Duration) -> bool {
-        let mut state = self.0.lock();
+        let mut state = self.shared.lock();
         let goal = state.accepted;
         state.hurry = true;
-        self.0.wake.notify_one();
-        let waited = self.0.progress.wait_timeout_while(state, timeout, |state| state.done < goal);
+        self.shared.wake.notify_one();
+        let waited = self.shared.progress.wait_timeout_while(state, timeout, |state| state.done < goal);
         waited.unwrap_or_else(PoisonError::into_inner).0.done >= goal
     }
 
     pub(super) fn buffered_lines(&self) -> usize {
-        self.0.lock().lines
+        self.shared.lock().lines
     }
 }
 
 impl Drop for AccessLog {
     fn drop(&mut self) {
-        self.0.lock().closing = true;
-        self.0.wake.notify_one();
+        self.shared.lock().closing = true;
+        self.shared.wake.notify_one();
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Reason;
 use super::metrics::{RouteMetrics, UpstreamMetrics};
@@ -55,6 +55,8 @@ pub struct RequestRecord<'r> {
     pub attempts: u32,
     /// True when the last attempt used a pooled connection.
     pub reused: bool,
+    /// The first byte of the head.
+    pub started: Instant,
     pub timings: Timings,
     /// What was done on purpose: `delay`, `abort`, ...
     pub fault: Option<&'static str>,

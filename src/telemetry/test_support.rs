@@ -13,7 +13,7 @@ pub(crate) fn compare_with_file(path: &str, generated: &str) {
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Protocol, Reason, RequestRecord, Telemetry, Timings};
 use crate::aggregate::{Ending, Outcome, Value};
@@ -45,6 +45,7 @@ pub(super) fn record(telemetry: &Telemetry, route: &str) -> RequestRecord<'stati
         response_bytes: 3456,
         attempts: 1,
         reused: true,
+        started: Instant::now(),
         timings: Timings {
             total: Duration::from_millis(1250),
             rate_delay: None,

@@ -24,17 +24,21 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 
 use self::origin::{Origin, Resolved};
 use self::pool::{Pool, Pools};
 use super::checks::{Answer, Expectation, Tally};
+use super::waterfall::{RequestKey, RunId};
 use super::{CallEnd, End, ErrorKind, Protocol};
 
 /// Bytes of an answer that are kept for a check; a longer one fails it.
 const MOST_KEPT: usize = 16 << 20;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
 
 type RequestBody = Full<Bytes>;
 
@@ -48,6 +52,8 @@ pub struct Settings {
     /// Making a connection, the TLS handshake included.
     pub connect_timeout: Duration,
     pub tls: tls::Settings,
+    /// Each request has an id and a trace of its own, and the ids in the answers are noted.
+    pub ids: Option<RunId>,
 }
 
 impl Default for Settings {
@@ -57,6 +63,7 @@ impl Default for Settings {
             requests_per_connection: u32::MAX,
             connect_timeout: Duration::from_secs(5),
             tls: tls::Settings::default(),
+            ids: None,
         }
     }
 }
@@ -87,6 +94,7 @@ struct Prepared {
     request: Request<RequestBody>,
     expectation: Expectation,
     tally: Tally,
+    ids: Option<RunId>,
 }
 
 impl Blueprint {
@@ -102,7 +110,8 @@ impl Blueprint {
     ) -> io::Result<Self> {
         let prepare = |(template, expectation): (Template, Expectation)| {
             let (origin, tally) = (template.origin.clone(), Tally::of(&expectation));
-            Ok(Arc::new(Prepared { origin, request: request(template, &settings)?, expectation, tally }))
+            let request = request(template, &settings)?;
+            Ok(Arc::new(Prepared { origin, request, expectation, tally, ids: settings.ids }))
         };
         let targets = requests.into_iter().map(prepare).collect::<io::Result<Vec<_>>>()?;
         let needs_tls = targets.iter().any(|target| target.origin.tls);
@@ -159,19 +168,20 @@ fn request(template: Template, settings: &Settings) -> io::Result<Request<Reques
 }
 
 impl Protocol for Client {
-    async fn call(&self, target: usize, _number: u64) -> CallEnd {
+    async fn call(&self, target: usize, number: u64) -> CallEnd {
         let (target, pool) = &self.targets[target];
         let mut progress = Progress::default();
+        let request = target.request(number);
         let answer = match &**pool {
-            Pool::Http1(pool) => target.exchange_http1(pool, &mut progress).await,
-            Pool::Http2(pool) => target.exchange_http2(pool, &mut progress).await,
+            Pool::Http1(pool) => target.exchange_http1(pool, request, &mut progress).await,
+            Pool::Http2(pool) => target.exchange_http2(pool, request, &mut progress).await,
         };
         let end = match answer {
             Ok((answer, body)) => target.judge(&answer, &body),
             Err(kind) => End::ConnectionError(kind),
         };
-        let Progress { first_byte, bytes, connect } = progress;
-        CallEnd { end, bytes, first_byte, connect }
+        let Progress { first_byte, bytes, connect, answered } = progress;
+        CallEnd { end, bytes, first_byte, connect, answered }
     }
 }
 
@@ -181,6 +191,7 @@ struct Progress {
     first_byte: Option<Instant>,
     bytes: u64,
     connect: Option<Duration>,
+    answered: Option<RequestKey>,
 }
 
 /// The body as far as a check needs it.
@@ -191,12 +202,31 @@ enum Kept {
 }
 
 impl Prepared {
+    fn request(&self, number: u64) -> Request<RequestBody> {
+        let mut request = self.request.clone();
+        if let Some(run) = self.ids {
+            let value = |text: String| HeaderValue::try_from(text).expect("hex digits and hyphens");
+            let headers = request.headers_mut();
+            headers.insert(REQUEST_ID, value(run.request(number)));
+            headers.insert(TRACE_PARENT, value(run.traceparent(number)));
+        }
+        request
+    }
+
+    /// Notes the first byte of the answer, and what the target calls the request.
+    fn answered(&self, head: &http::response::Parts, progress: &mut Progress) {
+        progress.first_byte = Some(Instant::now());
+        if self.ids.is_some() {
+            progress.answered = head.headers.get(REQUEST_ID).map(|id| RequestKey::of(id.as_bytes()));
+        }
+    }
+
     async fn exchange_http1(
         &self,
         pool: &pool::Http1,
+        mut request: Request<RequestBody>,
         progress: &mut Progress,
     ) -> Result<(http::response::Parts, Kept), ErrorKind> {
-        let mut request = self.request.clone();
         loop {
             let (mut connection, connect) = pool.take().await?;
             progress.connect = connect;
@@ -213,8 +243,8 @@ impl Prepared {
                     _ => return Err(failure::of_exchange(error.error())),
                 },
             };
-            progress.first_byte = Some(Instant::now());
             let (parts, body) = answer.into_parts();
+            self.answered(&parts, progress);
             let kept = connection.drive(self.read(body, progress)).await?;
             pool.put(connection).await;
             return Ok((parts, kept));
@@ -224,9 +254,10 @@ impl Prepared {
     async fn exchange_http2(
         &self,
         pool: &http2::Connections,
+        mut request: Request<RequestBody>,
         progress: &mut Progress,
     ) -> Result<(http::response::Parts, Kept), ErrorKind> {
-        let mut request = self.request.clone();
+        let again = request.clone();
         let mut refusals = 0;
         loop {
             let (place, connect) = pool.place().await?;
@@ -241,14 +272,14 @@ impl Prepared {
                     }
                     _ if failure::is_refused_stream(error.error()) && refusals < http2::MOST_REFUSALS => {
                         refusals += 1;
-                        request = self.request.clone();
+                        request = again.clone();
                         continue;
                     }
                     _ => return Err(failure::of_exchange(error.error())),
                 },
             };
-            progress.first_byte = Some(Instant::now());
             let (parts, body) = answer.into_parts();
+            self.answered(&parts, progress);
             let kept = self.read(body, progress).await?;
             return Ok((parts, kept));
         }

@@ -8,6 +8,9 @@ use crate::load::ledger::{Book, Ledger};
 use crate::load::result::{
     Environment, Generator, Little, PlanRecord, Reason, Rule, RunResult, SCHEMA, StallRecord, Verdict,
 };
+use crate::load::waterfall::join::{Half, Join};
+use crate::load::waterfall::segments::Asked;
+use crate::load::waterfall::{RequestKey, Waterfall};
 use crate::load::{End, ErrorKind, SECOND, Sample, Shed, Sink};
 
 const MS: u64 = 1_000_000;
@@ -71,6 +74,7 @@ pub(crate) fn run(seconds: u64) -> RunResult {
             difference: 0.0,
             bound: 0.5,
         },
+        waterfall: None,
         verdict: Verdict::new(false, vec![]),
         gates: vec![],
         notes: vec!["route users: 3 answers came after its timeout of 2 s".into()],
@@ -172,4 +176,36 @@ fn sample(number: u64, intended: u64) -> Sample {
         bytes: 512,
         connect,
     }
+}
+
+/// Of a thousand requests, the slowest of which waited in a queue.
+pub(crate) fn waterfall() -> Waterfall {
+    let mut join = Join::default();
+    for number in 0..1_000 {
+        let id = format!("{number:032x}");
+        let queue_us = if number % 100 == 17 { 700_000 + 100 * number } else { number };
+        let (sent, total_us) = (SECOND + 20_000, 50_000 + queue_us);
+        let key = RequestKey::of(id.as_bytes());
+        let ended = sent + 80_000 + total_us * 1_000 + 30_000;
+        let connect = if number < 10 { 40_000 } else { 0 };
+        join.ended(Half {
+            answered: Some(key),
+            sent_as: key,
+            number,
+            asked: Asked { intended: SECOND, sent, ended, connect },
+        });
+        let ms = |us: u64| us as f64 / 1e3;
+        join.logged(
+            format!(
+                r#"{{"request_id":"{id}","started_us":{},"total_ms":{},"queue_ms":{},"connect_ms":0.2,"upstream_ms":49.9,"response_started_ms":{}}}"#,
+                (sent + 80_000) / 1_000,
+                ms(total_us),
+                ms(queue_us),
+                ms(total_us - 10_000)
+            )
+            .as_bytes(),
+        );
+    }
+    join.lost(3);
+    join.finish("access.log".into())
 }

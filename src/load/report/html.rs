@@ -13,6 +13,7 @@ use super::{HistogramError, explain, format, repeat_line, targets, verdict, what
 mod bins;
 mod charts;
 mod heat;
+mod waterfall;
 
 use bins::Bin;
 
@@ -49,6 +50,9 @@ pub fn render(result: &RunResult) -> Result<String, HistogramError> {
     page.outcome(result);
     page.gates(result);
     page.times(&result.totals)?;
+    if let Some(found) = &result.waterfall {
+        page.waterfall(found);
+    }
     page.charts(result, &bins)?;
     page.counts(result);
     page.seconds(&bins);

@@ -11,7 +11,8 @@ fn page(result: &RunResult) -> String {
 
 #[test]
 fn the_page_needs_nothing_from_elsewhere() {
-    for result in [fixture::result(), fixture::void(), fixture::interrupted(), fixture::empty()] {
+    let joined = RunResult { waterfall: Some(fixture::waterfall()), ..fixture::result() };
+    for result in [joined, fixture::result(), fixture::void(), fixture::interrupted(), fixture::empty()] {
         let page = page(&result);
 
         for word in ["src=", "href", "url(", "@import", "<script", "<link", "<iframe", "<img", "xlink", "javascript"] {
@@ -88,6 +89,28 @@ fn the_table_of_seconds_has_the_numbers_of_the_seconds() {
             assert_eq!(bare, times.map(format::nanos));
         }
     }
+}
+
+#[test]
+fn the_table_of_the_waterfall_has_the_numbers_of_the_result() {
+    let found = fixture::waterfall();
+    let result = RunResult { waterfall: Some(found.clone()), ..fixture::result() };
+
+    let page = page(&result);
+
+    let rows = cells(&page, "waterfall");
+    let column = |index: usize| -> Vec<&str> { rows.iter().map(|row| row[index].as_str()).collect() };
+    for (index, cohort) in found.cohorts.iter().enumerate() {
+        let parts = cohort.segments.parts().into_iter().enumerate().filter(|(index, _)| *index != 4);
+        let expected: Vec<String> = [format::count(cohort.count)]
+            .into_iter()
+            .chain(parts.map(|(_, part)| format::time(part)))
+            .chain([format::time(cohort.response_ns)])
+            .collect();
+        assert_eq!(column(index), expected);
+    }
+    assert!(page.contains(&found.slowest[0].request_id));
+    assert!(page.contains("<th scope=col>Slowest 1 %<tbody>"), "the last column");
 }
 
 #[test]

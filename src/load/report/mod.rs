@@ -6,6 +6,8 @@ use std::os::fd::AsFd;
 
 use super::ErrorKind;
 use super::result::{Outcome, RunResult};
+use super::waterfall::record::Cohort;
+use super::waterfall::segments;
 
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -88,6 +90,22 @@ fn targets(result: &RunResult) -> String {
 /// For how long the measured part of the run went on.
 fn measured_seconds(result: &RunResult) -> f64 {
     (result.plan.ran_s - f64::from(result.plan.warm_up_s)).max(0.0)
+}
+
+/// A part of a time as `71 %`; what is not nothing never reads as 0 %.
+fn share(part: f64, whole: f64) -> String {
+    let percent = 100.0 * part / whole.max(1.0);
+    match percent {
+        _ if part <= 0.0 => "0 %".to_owned(),
+        tiny if tiny < 0.05 => "<0.1 %".to_owned(),
+        small if small < 9.95 => format!("{small:.1} %"),
+        large => format!("{large:.0} %"),
+    }
+}
+
+/// The pieces of the way that took any time in one of these.
+fn telling(cohorts: &[&Cohort]) -> Vec<usize> {
+    (0..segments::COUNT).filter(|index| cohorts.iter().any(|cohort| cohort.segments.parts()[*index] > 0.0)).collect()
 }
 
 /// The verdict in words: a heading and the reasons.

@@ -69,6 +69,7 @@ fn is_of(value: &Value, kind: &str) -> bool {
 fn with_everything() -> RunResult {
     let mut result = fixture::void();
     result.plan.deadline_s = Some(1.5);
+    result.waterfall = Some(fixture::waterfall());
     result
 }
 

@@ -4,6 +4,8 @@ use super::super::censored::{Censored, Reading, Statistic};
 use super::super::result::{Outcome, RunResult, Totals};
 use super::{HistogramError, Look, explain, format, measured_seconds, repeat_line, targets, verdict, what_ran};
 
+mod waterfall;
+
 /// Where the text of each line begins, after its name.
 const INDENT: usize = 11;
 /// Of one number in the table.
@@ -33,6 +35,9 @@ pub fn render(result: &RunResult, look: &Look) -> Result<String, HistogramError>
     page.gap();
     page.times(&result.totals)?;
     page.gap();
+    if let Some(found) = &result.waterfall {
+        waterfall::write(&mut page, found);
+    }
     page.answers(&result.totals);
     page.each_target(result);
     page.generator(result);

@@ -246,6 +246,7 @@ fn client_settings(connection: &ConnectionOptions) -> client::Settings {
             identity: connection.cert.clone().zip(connection.key.clone()),
             insecure: connection.insecure,
         },
+        ids: None,
     }
 }
 

@@ -17,7 +17,7 @@ pub use self::job::{Job, Parts, seed};
 use self::outputs::Outputs;
 use super::client::origin::{Resolved, resolve};
 use super::client::{Blueprint, Client};
-use super::driver::{self, Control};
+use super::driver::{self, Control, Manner};
 use super::gates::{self, Evidence, Gate};
 use super::ledger::Book;
 use super::live::exposition;
@@ -25,6 +25,7 @@ use super::live::{Mode, Snapshot, Tracker, View};
 use super::options::{JudgementOptions, LoadOptions, OutputOptions};
 use super::report::{Look, text};
 use super::result::{GateRecord, Outcome, RunResult};
+use super::waterfall::{Follower, RunId, Waterfall};
 use super::{Protocol, safety};
 use crate::config::Config;
 use crate::exit_code::Exit;
@@ -78,7 +79,7 @@ pub struct Terms {
 ///
 /// As [`execute`].
 pub async fn conduct<P: Protocol>(
-    job: Job,
+    mut job: Job,
     terms: Terms,
     protocol: impl Fn(Client) -> P,
     remark: impl FnOnce(&RunResult) -> Vec<String>,
@@ -90,6 +91,10 @@ pub async fn conduct<P: Protocol>(
         safety::check_rate(peak, &resolved).map_err(Failure::usage)?;
     }
     let announcement = job.announcement(&resolved);
+    let follower = output.waterfall.as_deref().map(Follower::start).transpose().map_err(Failure::failed)?;
+    job.client.ids = follower.as_ref().map(|_| RunId::random());
+    let tap = follower.as_ref().zip(job.client.ids).map(|(follower, run)| follower.tap(run, job.plan.warm_up));
+    let manner = Manner { precise: output.precise, tap };
     let blueprint = Blueprint::new(job.requests(), resolved, job.client.clone()).map_err(Failure::failed)?;
     let outputs = Outputs::open(&output).map_err(Failure::failed)?;
     let metrics = output.metrics.map(|address| scrape::bind("--metrics", address)).transpose();
@@ -107,10 +112,12 @@ pub async fn conduct<P: Protocol>(
     let gates = if judgement.abort_on_fail { judgement.fail.as_slice() } else { &[] };
     let clients = (0..job.workers).map(|_| blueprint.client().map(&protocol)).collect::<io::Result<Vec<P>>>();
     let clients = clients.map_err(Failure::failed)?;
-    let (report, missed) = perform(&job, clients, &output, metrics, gates).await.map_err(Failure::failed)?;
+    let (report, missed) = perform(&job, clients, &output, manner, metrics, gates).await.map_err(Failure::failed)?;
     let mut result = report.into_result(command_line, &job.names);
+    result.waterfall = follower.map(Follower::finish).transpose().map_err(Failure::failed)?;
     result.notes = job.remarks.clone();
     result.notes.extend(notes::of(&job, &blueprint, &result));
+    result.notes.extend(result.waterfall.iter().flat_map(Waterfall::remarks));
     result.notes.extend(remark(&result));
     judge(&judgement.fail, missed, &mut result)?;
     show(&result)?;
@@ -134,6 +141,7 @@ async fn perform<P: Protocol>(
     job: &Job,
     clients: Vec<P>,
     output: &OutputOptions,
+    manner: Manner,
     metrics: Option<TcpListener>,
     abort_gates: &[Gate],
 ) -> io::Result<(driver::Report, Option<GateRecord>)> {
@@ -148,7 +156,7 @@ async fn perform<P: Protocol>(
 
     let mut tracker = Tracker::new(job.plan.warm_up, job.plan.duration);
     let mut missed = None;
-    let run = driver::run(&job.plan, clients, output.precise, &control, |progress| {
+    let run = driver::run(&job.plan, clients, manner, &control, |progress| {
         if is_watched {
             snapshots.send_replace(tracker.observe(progress, control.stop.is_cancelled()));
         }

@@ -48,7 +48,7 @@ fn read(path: &Path) -> String {
 
 /// Counts: written, sampled out, dropped, failed.
 fn counts(log: &AccessLog) -> [u64; 4] {
-    let Counters { written, sampled_out, dropped, failed } = &log.0.counters;
+    let Counters { written, sampled_out, dropped, failed } = &log.shared.counters;
     [written.get(), sampled_out.get(), dropped.get(), failed.get()]
 }
 
@@ -216,7 +216,7 @@ fn the_end_writes_what_is_buffered() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("access.log");
     let log = log_to(&config(LogOutput::File(path.clone())));
-    let shared = Arc::downgrade(&log.0);
+    let shared = Arc::downgrade(&log.shared);
 
     write(&log, 0..5);
     drop(log);

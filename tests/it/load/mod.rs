@@ -2,6 +2,8 @@
 //!
 //! Nothing here asserts a latency, and a run on a busy machine may be void: then its exit code must say so.
 
+mod waterfall;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -367,12 +369,13 @@ async fn users_who_wait_are_never_more_than_they_are() {
 async fn wrong_usage_is_64_and_sends_nothing() {
     let target = FaultUpstream::start([scripts::ok()]).await;
     let base = url(target.address);
-    let table: [(&[&str], i32, &str); 6] = [
+    let table: [(&[&str], i32, &str); 7] = [
         (&[&base, "-r", "200/x"], 64, "100/s"),
         (&[&base, "--fail", "p99"], 64, "p99"),
         (&[&base, "--think", "1s"], 64, "--users"),
         (&["http://192.0.2.1/"], 64, "--allow-target 192.0.2.1"),
         (&[&base, "--report-html", "no/such/folder.html"], 1, "folder.html"),
+        (&[&base, "--waterfall", "no/such.log"], 1, "`[access_log] output`"),
         (&["-c", "missing.toml", "--route", "a"], 78, "missing.toml"),
     ];
     for (arguments, expected, part) in table {
