@@ -34,16 +34,46 @@ pub struct Record {
     pub status: Option<u16>,
     /// How long the answer took then, in nanoseconds.
     pub duration: Option<u64>,
+    /// What it said, if that was recorded.
+    pub answer: Option<Answer>,
+}
+
+/// What was answered then, besides the status.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// Without those that belong to a connection or to the framing.
+    pub headers: HeaderMap,
+    /// As it was sent, so in the content coding that the headers name.
+    pub body: Bytes,
+    /// Only the beginning of the body was kept.
+    pub is_cut: bool,
+}
+
+impl Answer {
+    /// Fields that belong to a connection are left out; secrets are the recorder's business, see [`is_secret`].
+    pub fn new(headers: &HeaderMap, body: Bytes, is_cut: bool) -> Self {
+        let kept = headers.iter().filter(|(name, _)| !is_of_connection(name));
+        Self { headers: kept.map(|(name, value)| (name.clone(), value.clone())).collect(), body, is_cut }
+    }
 }
 
 impl Record {
     pub fn new(at: u64, method: Method, path: String) -> Self {
-        Self { at, method, path, headers: HeaderMap::new(), body: Bytes::new(), status: None, duration: None }
+        Self {
+            at,
+            method,
+            path,
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            status: None,
+            duration: None,
+            answer: None,
+        }
     }
 }
 
 /// Fields of which the value lets somebody in. Those with a telling part in their names count as well.
-const SECRET_FIELDS: [&str; 4] = ["authorization", "proxy-authorization", "cookie", "x-api-key"];
+const SECRET_FIELDS: [&str; 5] = ["authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key"];
 const SECRET_PARTS: [&str; 4] = ["token", "secret", "password", "api-key"];
 
 pub fn is_secret(name: &HeaderName) -> bool {

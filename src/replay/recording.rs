@@ -1,10 +1,15 @@
 //! The recording format: a line that names it, then one JSON object per request.
 //!
 //! ```text
-//! {"format":"forebay-recording","version":1}
-//! {"at_ns":0,"method":"GET","path":"/users?page=2","headers":{"accept":["*/*"]},"status":200,"duration_ns":1500000}
+//! {"format":"forebay-recording","version":2}
+//! {"at_ns":0,"method":"GET","path":"/users?page=2","headers":{"accept":["*/*"]},"status":200,"duration_ns":1500000,
+//!  "answer":{"headers":{"content-type":["application/json"]},"body_base64":"W10="}}
 //! {"at_ns":20000000,"method":"POST","path":"/orders","body_base64":"e30="}
 //! ```
+//!
+//! (each request on one line). `answer` came with version 2, of which all else is version 1; `"body_cut":true` in it says
+//! that only the beginning of the body was kept. Whoever records as requests end writes [`head`] once and [`line`] for
+//! each.
 //!
 //! `at_ns` counts from anywhere, since only differences matter. A reader is strict: a field that it does not know may
 //! change what the request means, so it is a mistake and not ignored; new fields come with a new version.
@@ -17,10 +22,12 @@ use bytes::Bytes;
 use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 
-use super::{Record, add_field, method, path, status};
+use super::{Answer, Record, add_field, method, path, status};
 
 pub const FORMAT: &str = "forebay-recording";
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+/// Versions that are read.
+const FIRST_VERSION: u32 = 1;
 
 /// The first line.
 #[derive(Debug, Serialize, Deserialize)]
@@ -44,6 +51,23 @@ struct Line {
     status: Option<u16>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     duration_ns: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    answer: Option<AnswerLine>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AnswerLine {
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    headers: BTreeMap<String, Vec<String>>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    body_base64: String,
+    #[serde(default, skip_serializing_if = "is_false")]
+    body_cut: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// Whether a text claims to be a recording, of whatever version.
@@ -62,17 +86,18 @@ pub fn parse(text: &str) -> Result<Vec<Record>, String> {
     let (first, _) = lines.next().unwrap_or_default();
     let head: Head = serde_json::from_str(first)
         .map_err(|error| format!("line 1: expected {{\"format\":\"{FORMAT}\",\"version\":{VERSION}}}: {error}"))?;
-    if head.format != FORMAT || head.version != VERSION {
+    if head.format != FORMAT || !(FIRST_VERSION..=VERSION).contains(&head.version) {
         return Err(format!(
-            "line 1: {} of version {}; this program reads {FORMAT} of version {VERSION}",
+            "line 1: {} of version {}; this program reads {FORMAT} of version {FIRST_VERSION} to {VERSION}",
             head.format, head.version
         ));
     }
     let records = lines.filter(|(line, _)| !line.trim().is_empty());
-    records.map(|(line, number)| record(line).map_err(|problem| format!("line {number}: {problem}"))).collect()
+    let read = |(line, number)| record(line, head.version).map_err(|problem| format!("line {number}: {problem}"));
+    records.map(read).collect()
 }
 
-fn record(line: &str) -> Result<Record, String> {
+fn record(line: &str, version: u32) -> Result<Record, String> {
     let line: Line = serde_json::from_str(line).map_err(|error| error.to_string())?;
     let mut record = Record::new(line.at_ns, method(&line.method)?, path(&line.path)?);
     for (name, values) in &line.headers {
@@ -83,24 +108,48 @@ fn record(line: &str) -> Result<Record, String> {
         record.status = Some(status(number).ok_or_else(|| format!("{number} is not a status"))?);
     }
     record.duration = line.duration_ns;
+    record.answer = match line.answer {
+        Some(_) if version < 2 => return Err("`answer` belongs to version 2".to_owned()),
+        answer => answer.map(read_answer).transpose()?,
+    };
     Ok(record)
+}
+
+fn read_answer(line: AnswerLine) -> Result<Answer, String> {
+    let mut answer = Answer { body: decode(&line.body_base64)?, is_cut: line.body_cut, ..Answer::default() };
+    for (name, values) in &line.headers {
+        values.iter().try_for_each(|value| add_field(&mut answer.headers, name, value))?;
+    }
+    Ok(answer)
 }
 
 /// Writes a recording.
 pub fn render(records: &[Record]) -> String {
-    let mut text = json(&Head { format: FORMAT.to_owned(), version: VERSION });
-    for record in records {
-        text.push_str(&json(&Line {
-            at_ns: record.at,
-            method: record.method.to_string(),
-            path: record.path.clone(),
-            headers: fields(&record.headers),
-            body_base64: BASE64.encode(&record.body),
-            status: record.status,
-            duration_ns: record.duration,
-        }));
-    }
-    text
+    std::iter::once(head()).chain(records.iter().map(line)).collect()
+}
+
+/// The first line of a recording, with its line feed.
+pub fn head() -> String {
+    json(&Head { format: FORMAT.to_owned(), version: VERSION })
+}
+
+/// The line of a request, with its line feed. Everything that is in the record is written.
+pub fn line(record: &Record) -> String {
+    let answer = |answer: &Answer| AnswerLine {
+        headers: fields(&answer.headers),
+        body_base64: BASE64.encode(&answer.body),
+        body_cut: answer.is_cut,
+    };
+    json(&Line {
+        at_ns: record.at,
+        method: record.method.to_string(),
+        path: record.path.clone(),
+        headers: fields(&record.headers),
+        body_base64: BASE64.encode(&record.body),
+        status: record.status,
+        duration_ns: record.duration,
+        answer: record.answer.as_ref().map(answer),
+    })
 }
 
 /// A line of JSON.
@@ -134,15 +183,17 @@ mod tests {
 
     fn records() -> impl Strategy<Value = Vec<Record>> {
         let headers = proptest::collection::vec(("x-[a-z]{1,3}", "[!-~é]([ -~é]{0,6}[!-~])?"), 0..4);
-        let body = proptest::collection::vec(any::<u8>(), 0..9);
-        let answer = (proptest::option::of(100..=999_u16), proptest::option::of(any::<u64>()));
-        let record = (any::<u64>(), "GET|POST|PURGE", "/[a-z0-9/]{0,9}(\\?[a-z]=[0-9])?", headers, body, answer);
-        let record = record.prop_map(|(at, verb, place, fields, body, (status, duration))| {
+        let body = || proptest::collection::vec(any::<u8>(), 0..9);
+        let said = proptest::option::of((body(), any::<bool>()));
+        let answer = (proptest::option::of(100..=999_u16), proptest::option::of(any::<u64>()), said);
+        let record = (any::<u64>(), "GET|POST|PURGE", "/[a-z0-9/]{0,9}(\\?[a-z]=[0-9])?", headers, body(), answer);
+        let record = record.prop_map(|(at, verb, place, fields, body, (status, duration, said))| {
             let mut record = Record::new(at, method(&verb).unwrap(), place);
             for (name, value) in fields {
                 add_field(&mut record.headers, &name, &value).unwrap();
             }
-            Record { body: body.into(), status, duration, ..record }
+            let answer = said.map(|(body, is_cut)| Answer::new(&record.headers, body.into(), is_cut));
+            Record { body: body.into(), status, duration, answer, ..record }
         });
         proptest::collection::vec(record, 0..5)
     }
@@ -170,13 +221,31 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_is_kept_without_what_belongs_to_its_connection() {
+        let text = concat!(
+            r#"{"format":"forebay-recording","version":2}"#,
+            "\n",
+            r#"{"at_ns":0,"method":"GET","path":"/","status":200,"answer":{"headers":{"etag":["a"],"content-length":["2"]},"#,
+            r#""body_base64":"W10=","body_cut":true}}"#,
+            "\n"
+        );
+
+        let records = parse(text).expect("a recording");
+
+        let answer = records[0].answer.as_ref().expect("an answer");
+        assert_eq!((answer.headers.len(), &answer.body[..], answer.is_cut), (1, &b"[]"[..], true));
+        assert_eq!(Answer::new(&answer.headers, answer.body.clone(), true), *answer);
+    }
+
+    #[test]
     fn mistakes_have_their_line() {
         let good = r#"{"at_ns":0,"method":"GET","path":"/"}"#;
         let line = |line: &str| format!("{HEAD}{good}\n{line}\n");
         for (text, part) in [
             (String::new(), "line 1: expected"),
             (good.to_owned(), "line 1: expected"),
-            (HEAD.replace("1}", "2}"), "version 2; this program reads forebay-recording of version 1"),
+            (HEAD.replace("1}", "3}"), "version 3; this program reads forebay-recording of version 1 to 2"),
+            (line(r#"{"at_ns":0,"method":"GET","path":"/","answer":{}}"#), "line 3: `answer` belongs to version 2"),
             (line("{"), "line 3: "),
             (line(r#"{"method":"GET","path":"/"}"#), "line 3: missing field `at_ns`"),
             (line(r#"{"at_ns":-1,"method":"GET","path":"/"}"#), "line 3: "),

@@ -1,10 +1,12 @@
 //! HTTP Archive 1.2, as browsers save it: one user's requests, with everything, in any order.
 
 use bytes::Bytes;
+use http::HeaderMap;
+use http::header::CONTENT_ENCODING;
 use serde::Deserialize;
 
 use super::{Found, instant, request_of};
-use crate::replay::{Record, add_field, status};
+use crate::replay::{Answer, Record, add_field, recording, status};
 
 #[derive(Deserialize)]
 struct Har {
@@ -53,6 +55,16 @@ struct PostData {
 struct Response {
     /// 0 for a request that got no answer, and -1 in some exports.
     status: i64,
+    #[serde(default)]
+    headers: Vec<Header>,
+    content: Option<Content>,
+}
+
+/// Of the content coding it was freed; browsers leave it out when they have thrown it away.
+#[derive(Deserialize)]
+struct Content {
+    text: Option<String>,
+    encoding: Option<String>,
 }
 
 pub(super) fn parse(text: &str, found: &mut Found) -> Result<(), String> {
@@ -85,6 +97,23 @@ fn record(entry: &Entry, at: u64) -> Result<(Option<String>, Record), String> {
     record.body = request.post_data.as_ref().map(|data| Bytes::from(data.text.clone())).unwrap_or_default();
     let answer = entry.response.as_ref().and_then(|response| u16::try_from(response.status).ok());
     record.status = answer.and_then(status);
+    record.answer = entry.response.as_ref().filter(|_| record.status.is_some()).and_then(read_answer);
     record.duration = (entry.time > 0.0).then_some((entry.time * 1e6) as u64);
     Ok((host, record))
+}
+
+/// `None` when there is no body to compare with. Fields that nobody could send are left out.
+fn read_answer(response: &Response) -> Option<Answer> {
+    let content = response.content.as_ref()?;
+    let text = content.text.as_ref()?;
+    let body = match content.encoding.as_deref() {
+        Some("base64") => recording::decode(text).ok()?,
+        _ => Bytes::from(text.clone()),
+    };
+    let mut headers = HeaderMap::new();
+    for field in &response.headers {
+        let _ = add_field(&mut headers, &field.name, &field.value);
+    }
+    headers.remove(CONTENT_ENCODING);
+    Some(Answer { headers, body, is_cut: false })
 }

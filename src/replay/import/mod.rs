@@ -171,6 +171,11 @@ fn drop_secrets(records: &mut [Record]) -> Option<String> {
             record.headers.remove(&name);
             *dropped.entry(name.to_string()).or_default() += 1;
         }
+        // Of answers nothing is ever sent, so nobody need be told.
+        if let Some(answer) = &mut record.answer {
+            let secret: Vec<_> = answer.headers.keys().filter(|name| is_secret(name)).cloned().collect();
+            secret.iter().for_each(|name| drop(answer.headers.remove(name)));
+        }
     }
     let names: Vec<String> = dropped.into_iter().map(|(name, count)| format!("{name} ({count})")).collect();
     let names = (!names.is_empty()).then(|| names.join(", "))?;

@@ -110,7 +110,8 @@ const HAR: &str = r#"{
                    {"name": "Content-Type", "value": "application/json"}, {"name": "Cookie", "value": "id=1"},
                    {"name": "X-Auth-Token", "value": "s"}],
        "postData": {"mimeType": "application/json", "text": "{}"}},
-     "response": {"status": 201}},
+     "response": {"status": 201, "headers": [{"name": "Content-Encoding", "value": "gzip"}, {"name": "Set-Cookie", "value": "a"},
+       {"name": "ETag", "value": "b"}], "content": {"size": 2, "mimeType": "application/json", "encoding": "base64", "text": "e30="}}},
     {"startedDateTime": "2026-01-01T09:00:00.500Z", "time": -1,
      "request": {"method": "GET", "url": "https://a.example", "headers": []}, "response": {"status": 0}},
     {"startedDateTime": "2026-01-01T09:00:00.600Z", "time": 1,
@@ -130,6 +131,8 @@ fn har_entries_are_sorted_without_secrets_and_of_one_host() {
     assert_eq!((records[1].path.as_str(), records[1].status), ("/orders", Some(201)));
     assert_eq!((records[1].duration, &records[1].body[..]), (Some(12_500_000), &b"{}"[..]));
     assert_eq!(records[1].headers.keys().map(|name| name.as_str()).collect::<Vec<_>>(), ["content-type"]);
+    let answer = records[1].answer.as_ref().expect("its content is there");
+    assert_eq!((&answer.body[..], answer.headers.len(), answer.headers["etag"].as_bytes()), (&b"{}"[..], 1, &b"b"[..]));
     for part in ["other hosts than a.example", "not requests over HTTP", "cookie (1), x-auth-token (1)"] {
         assert!(notes.iter().any(|note| note.contains(part)), "{part}: {notes:?}");
     }
