@@ -41,6 +41,11 @@ pub trait DataPath: Send + Sync + 'static {
     fn open_requests(&self) -> usize;
     fn open_connections(&self) -> usize;
     fn ready(&self) -> bool;
+    /// At the end: writes what is still held, at most for `limit`; false when something is left. Blocks its thread.
+    fn flush(&self, limit: Duration) -> bool {
+        let _ = limit;
+        true
+    }
 }
 
 /// What a server is made of.
@@ -399,6 +404,11 @@ impl Server {
         let flushed = tokio::task::spawn_blocking(move || telemetry.flush_access_log(FLUSH_LIMIT)).await;
         if !flushed.unwrap_or(false) {
             tracing::warn!("the access log's last lines could not be written in time");
+        }
+        let data_path = Arc::clone(&self.data_path);
+        let flushed = tokio::task::spawn_blocking(move || data_path.flush(FLUSH_LIMIT)).await;
+        if !flushed.unwrap_or(false) {
+            tracing::warn!("the recording's last lines could not be written in time");
         }
         exit
     }

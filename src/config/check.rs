@@ -47,6 +47,9 @@ fn check_tables(cx: &mut Decoder<'_>, root: &Root) {
     if let Some(limits) = root.limits.get() {
         check_queue(cx, &limits.max_in_flight, &limits.queue);
     }
+    if let Some(record) = root.record.get() {
+        record.check(cx, &root.routes().iter().map(|route| route.name.as_str()).collect::<Vec<_>>());
+    }
     for listener in root.listener.get().into_iter().flat_map(|listeners| &listeners.items) {
         listener.value.check(cx);
     }

@@ -186,6 +186,7 @@ fn resolve(cx: &mut Decoder<'_>, root: &Root) -> Option<Config> {
         rate_limits: rate_limits.into_iter().map(Arc::new).collect(),
         in_flight: resolve_in_flight(&limits.max_in_flight, &limits.queue)?,
         faults: root.faults.get()?.resolve()?,
+        record: root.record.get()?.resolve()?.map(Arc::new),
         upstreams,
         routes: routes.into_iter().collect::<Option<_>>()?,
         hash: String::new(),

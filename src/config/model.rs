@@ -29,6 +29,7 @@ pub struct Config {
     /// Requests in flight over all routes together.
     pub in_flight: Option<InFlight>,
     pub faults: Faults,
+    pub record: Option<Arc<Record>>,
     pub upstreams: Vec<Arc<Upstream>>,
     pub routes: Vec<Arc<Route>>,
     /// Lower-case hex FNV-1a/64 of the effective configuration (secrets included as a hash), stable
@@ -330,6 +331,24 @@ pub struct Route {
 pub struct Faults {
     pub enabled: bool,
     pub seed: u64,
+}
+
+/// Requests written to a file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    pub file: PathBuf,
+    /// 0.0 to 1.0.
+    pub sample: f64,
+    /// Empty: of every route.
+    pub routes: Vec<String>,
+    pub max_body_bytes: usize,
+    pub answers: bool,
+    /// Names of fields, parameters and members, lower-case.
+    pub redact: Vec<String>,
+    pub keep: Vec<String>,
+    pub opaque_bodies: bool,
+    pub max_file_bytes: u64,
+    pub end_after: Duration,
 }
 
 /// Copies of requests for another upstream.

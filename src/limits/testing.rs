@@ -117,6 +117,7 @@ pub fn config(routes: Vec<Route>) -> Config {
         rate_limits: Vec::new(),
         in_flight: None,
         faults: Default::default(),
+        record: None,
         upstreams: Vec::new(),
         routes: routes.into_iter().map(Arc::new).collect(),
         hash: String::new(),

@@ -6,9 +6,9 @@ use std::sync::PoisonError;
 use super::body::SharedRespond;
 use super::io::Io;
 use super::sink::{Framing, Http1Sink, Http2Sink, Sink};
-use super::tap::Tap;
 use crate::message::head::http2::to_http_response_parts;
 use crate::message::head::{Known, ResponseBody, ResponseHead, Version, write_response_head};
+use crate::tap::Tap;
 
 /// Who is answered.
 pub enum Client<'c> {

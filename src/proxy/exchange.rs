@@ -22,7 +22,6 @@ use super::paced::Paced;
 use super::prepare::RequestId;
 use super::relay::{AnswerLimits, AnswerStop, BodyLimits, Live, RequestEnd};
 use super::respond::{self, Failure};
-use super::tap::Tap;
 use super::timer::{LazyTimer, StageClock, until};
 use super::upgrade::{Switch, TunnelEnd};
 use super::workspace::Workspace;
@@ -33,7 +32,9 @@ use crate::faults::Strike;
 use crate::limits::{KeyLookup, Permits, Rejection, RequestKeys, TryAdmit, rate_fields};
 use crate::message::head::{Body, Known, Method, RequestHead, Version};
 use crate::message::{forwarded, ids, path};
+use crate::recorder::Recorded;
 use crate::routing::{self, Found};
+use crate::tap::Tap;
 use crate::telemetry::metrics::{DetachedMetrics, RouteMetrics, UpstreamMetrics};
 use crate::telemetry::{InFlightGuard, Protocol, Reason, RequestRecord, SourcesRecord, Timings};
 
@@ -86,6 +87,8 @@ pub struct Facts {
     pub bandwidth: Option<u64>,
     /// What a fault does, for the log.
     pub fault: Option<&'static str>,
+    /// What a recording keeps of it.
+    pub recorded: Option<Box<Recorded>>,
     /// Of an aggregate: what became of its sources.
     pub sources: Option<Landed>,
 }
@@ -107,7 +110,10 @@ impl Exchange<'_> {
             self.respond((200, "", ""), &source, &mut client, &mut facts).await
         } else {
             match self.find_route(&generation, &mut facts) {
-                Ok(matched) => self.serve_route(&matched, &mut source, &mut client, &mut facts, &mut switch).await,
+                Ok(matched) => {
+                    facts.recorded = self.begin_recording(&generation, &matched, &facts);
+                    self.serve_route(&matched, &mut source, &mut client, &mut facts, &mut switch).await
+                }
                 Err(failure) => Err(failure),
             }
         };
@@ -115,7 +121,12 @@ impl Exchange<'_> {
         if let Some(switch) = switch {
             self.tunnel(switch, source, &mut facts).await;
         }
+        let recorded = facts.recorded.take();
         self.record(&mut facts);
+        if let (Some(mut recorded), Some(recorder)) = (recorded, &generation.recorder) {
+            recorded.ended(facts.status, facts.timings.total, &self.work.answer);
+            recorder.finish(recorded);
+        }
         after
     }
 
@@ -149,6 +160,12 @@ impl Exchange<'_> {
         }
     }
 
+    /// Before anything of the head is changed: a recording holds what the client sent.
+    fn begin_recording(&self, generation: &Generation, matched: &Matched, facts: &Facts) -> Option<Box<Recorded>> {
+        let id = facts.request_id.as_ref().map_or("", RequestId::as_str);
+        generation.recorder.as_ref()?.record(&matched.route.route.name, id, self.head, self.started)
+    }
+
     async fn serve_route(
         &mut self,
         matched: &Matched,
@@ -162,6 +179,10 @@ impl Exchange<'_> {
         let deadline = self.deadline(route, matched.trusted);
         facts.deadline = deadline;
         let mut live = Live::new(StageClock::new(self.started, deadline));
+        if let Some(recorded) = &facts.recorded {
+            live.request_taps.push(recorded.body().clone());
+            live.answer_taps.extend(recorded.answer().cloned());
+        }
         let mut permits = Some(self.admit(route, matched, source, &live, facts).await?);
         // Active until the exchange ends.
         let strike = self.strike(route);
@@ -184,7 +205,7 @@ impl Exchange<'_> {
                 let upgrade = prepare::upgrade(self.head, &route.route);
                 prepare::forwarded_fields(self.head, self.connection, facts, &route.route, &mut self.work.authority);
                 if upgrade.is_none() {
-                    live.request_tap = self.mirror(route, facts);
+                    live.request_taps.extend(self.mirror(route, facts));
                 }
                 let standing = permits.as_ref().and_then(|permits| permits.standing.as_ref());
                 let standing = standing.filter(|_| route.route.rate_limit_headers);
@@ -287,7 +308,7 @@ impl Exchange<'_> {
     }
 
     /// Sends copies of the request; gives what its body has to pass for that.
-    fn mirror(&self, route: &RouteRuntime, facts: &Facts) -> Option<Tap> {
+    fn mirror(&self, route: &RouteRuntime, facts: &Facts) -> Option<Arc<Tap>> {
         let original = mirror::Original {
             proxy: self.proxy,
             listener: &self.connection.listener,
@@ -376,6 +397,10 @@ impl Exchange<'_> {
         };
         let mut out = Paced::new(sink, self.timer, self.connection.listener.timeouts().write, facts.deadline)
             .throttled(facts.bandwidth);
+        if let Some(tap) = facts.recorded.as_ref().and_then(|recorded| recorded.answer()) {
+            tap.copy(body);
+            tap.complete();
+        }
         let sent = out.send_rest(body).await;
         facts.response_bytes = out.sent;
         if let Err(reason) = sent {

@@ -27,6 +27,7 @@ use crate::config::model::{
 use crate::faults::Faults;
 use crate::limits::{Admission, LimitMetrics, Limits, QueueScope, Seed};
 use crate::message::head::HeadLimits;
+use crate::recorder::Recorder;
 use crate::routing::Router;
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::{
@@ -49,6 +50,8 @@ pub struct Generation {
     pub upstreams: Vec<Arc<UpstreamRuntime>>,
     pub listeners: Vec<Arc<ListenerRuntime>>,
     pub limits: Limits,
+    /// Records requests, when the configuration says so.
+    pub recorder: Option<Arc<Recorder>>,
 }
 
 impl std::fmt::Debug for Generation {
@@ -194,12 +197,16 @@ impl Generation {
         let parts = Parts { config: &config, upstreams: &upstreams, limits: &limits, previous, telemetry, tasks };
         let routes = parts.routes(&config.routes);
         let router = Router::new(&config.routes);
-        Ok(Self { config, router, routes, upstreams, listeners, limits })
+        let recorder = parts.recorder();
+        Ok(Self { config, router, routes, upstreams, listeners, limits, recorder })
     }
 
     /// Sets the new numbers of what was taken over from the generation before. To be called when this one begins to serve.
     pub fn activate(&self) {
         self.limits.activate();
+        if let Some(recorder) = &self.recorder {
+            recorder.begin();
+        }
         for route in &self.routes {
             if let Some(faults) = &route.faults {
                 faults.announce();
@@ -273,6 +280,14 @@ impl Parts<'_> {
             })
         });
         built.collect()
+    }
+
+    /// It goes on over a reload that leaves its settings as they are.
+    fn recorder(&self) -> Option<Arc<Recorder>> {
+        let settings = self.config.record.as_ref()?;
+        let before = self.previous.and_then(|previous| previous.recorder.as_ref());
+        let same = before.filter(|recorder| recorder.is(settings)).cloned();
+        Some(same.unwrap_or_else(|| Recorder::new(settings.clone(), self.telemetry.recording())))
     }
 
     fn upstream(&self, upstream: &Upstream) -> Arc<UpstreamRuntime> {

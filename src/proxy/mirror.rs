@@ -19,7 +19,6 @@ use super::generation::{ListenerRuntime, UpstreamRuntime};
 use super::relay::Live;
 use super::respond::Failure;
 use super::subrequest::Nobody;
-use super::tap::{Budget, Copied, Tap};
 use super::timer::{LazyTimer, StageClock};
 use super::workspace::{Desk, Lent};
 use super::{Proxy, prepare};
@@ -29,6 +28,7 @@ use crate::limits::{Admission, RequestKeys, TryAdmit};
 use crate::message::head::{Body, Known, RequestHead};
 use crate::message::ids::Traceparent;
 use crate::shutdown::Phase;
+use crate::tap::{Budget, Copied, Tap};
 use crate::telemetry::{MirrorMetrics, MirrorResult};
 
 /// Tells the upstream that nobody waits for its answer.
@@ -107,7 +107,7 @@ pub struct Original<'r> {
 }
 
 /// Begins the copies of a request; gives the tap that its body has to pass when there is a body.
-pub fn begin(mirror: &Arc<MirrorRuntime>, original: &Original<'_>) -> Option<Tap> {
+pub fn begin(mirror: &Arc<MirrorRuntime>, original: &Original<'_>) -> Option<Arc<Tap>> {
     let wanted = mirror.copies(original.head.method.as_str(), original.request_id);
     let places: Vec<Place> = std::iter::from_fn(|| mirror.place()).take(wanted).collect();
     mirror.metrics.count_many(MirrorResult::NoPlace, wanted - places.len());
@@ -116,9 +116,9 @@ pub fn begin(mirror: &Arc<MirrorRuntime>, original: &Original<'_>) -> Option<Tap
     }
     let tap = match original.head.framing() {
         Body::None | Body::Length(0) => None,
-        _ => Some(Tap::new(mirror.config.max_body_bytes, &mirror.budget)),
+        _ => Some(Arc::new(Tap::new(mirror.config.max_body_bytes, &mirror.budget))),
     };
-    let body = tap.as_ref().map(Tap::completion);
+    let body = tap.as_ref().map(|tap| tap.completion());
     let shared = Arc::new(Shared {
         proxy: original.proxy.clone(),
         listener: original.listener.clone(),

@@ -29,7 +29,6 @@ mod respond;
 mod sink;
 mod stream;
 mod subrequest;
-mod tap;
 mod throttle;
 mod timer;
 mod tls;
@@ -165,6 +164,10 @@ impl DataPath for Arc<Proxy> {
 
     fn ready(&self) -> bool {
         Proxy::ready(self)
+    }
+
+    fn flush(&self, limit: std::time::Duration) -> bool {
+        self.generation().recorder.as_ref().is_none_or(|recorder| recorder.flush(limit))
     }
 }
 

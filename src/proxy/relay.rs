@@ -7,6 +7,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
@@ -16,9 +17,9 @@ use tokio::time::Instant;
 use super::body::{BodyError, Source, fill};
 use super::client::Interim;
 use super::sink::Sink;
-use super::tap::Tap;
 use super::throttle::Throttle;
 use super::timer::StageClock;
+use crate::tap::Tap;
 use crate::telemetry::Reason;
 
 /// A body that arrives too slowly is not cut within its first seconds: a pause there says nothing about a rate.
@@ -39,8 +40,9 @@ pub struct Live {
     /// The answer's head is on its way to the client: a failure can no longer become another answer.
     pub head_sent: AtomicBool,
     pub response_bytes: AtomicU64,
-    /// Copies the request's body.
-    pub request_tap: Option<Tap>,
+    /// Copies of the request's body, and of the answer's.
+    pub request_taps: Vec<Arc<Tap>>,
+    pub answer_taps: Vec<Arc<Tap>>,
     /// The client has left, and the work goes on without it (`on_client_gone = "finish"`).
     pub client_gone: AtomicBool,
 }
@@ -55,7 +57,8 @@ impl Live {
             answer_started: AtomicBool::new(false),
             head_sent: AtomicBool::new(false),
             response_bytes: AtomicU64::new(0),
-            request_tap: None,
+            request_taps: Vec::new(),
+            answer_taps: Vec::new(),
             client_gone: AtomicBool::new(false),
         }
     }
@@ -155,9 +158,7 @@ async fn pump_request(
         pump_request_body(source, sink, live, limits, &mut pace).await?;
         live.clock.unlimit_request_body();
     }
-    if let Some(tap) = &live.request_tap {
-        tap.complete();
-    }
+    live.request_taps.iter().for_each(|tap| tap.complete());
     sink.finish(source.trailers()).map_err(|_| Stop::UpstreamBroken)?;
     blocking_on_upstream(sink, live, limits, &mut pace, |sink, cx| sink.poll_flush(cx)).await?;
     live.sent_now(Instant::now());
@@ -198,9 +199,7 @@ async fn pump_request_body(
         live.clock.unlimit_request_body();
         let data = source.data();
         let taken = blocking_on_upstream(sink, live, limits, pace, |sink, cx| sink.poll_write(cx, data)).await?;
-        if let Some(tap) = &live.request_tap {
-            tap.copy(&data[..taken]);
-        }
+        live.request_taps.iter().for_each(|tap| tap.copy(&data[..taken]));
         source.consume(taken);
         received += taken as u64;
         live.request_bytes.store(received, Ordering::Relaxed);
@@ -323,6 +322,7 @@ pub async fn pump_answer(
         }
         let written = blocking_on_client(sink, live, limits, |sink, cx| sink.poll_write(cx, data)).await;
         let taken = or_discard(sink, live, written, outlive_client)?.unwrap_or(data.len());
+        live.answer_taps.iter().for_each(|tap| tap.copy(&data[..taken]));
         source.consume(taken);
         passed += taken as u64;
         if !matches!(sink, Sink::Discard) {
@@ -336,6 +336,7 @@ pub async fn pump_answer(
             tokio::time::sleep_until(throttle.sent(taken, Instant::now())).await;
         }
     }
+    live.answer_taps.iter().for_each(|tap| tap.complete());
     let finished = sink.finish(source.trailers());
     or_discard(sink, live, finished, outlive_client)?;
     let flushed = blocking_on_client(sink, live, limits, |sink, cx| sink.poll_flush(cx)).await;

@@ -7,10 +7,10 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 
 use super::io::Io;
-use super::tap::Tap;
 use crate::message::chunked::{CHUNK_END, LAST_CHUNK, write_chunk_header, write_last_chunk};
 use crate::message::head::Fields;
 use crate::message::head::http2::to_http_trailers;
+use crate::tap::Tap;
 
 /// Bytes collected before a write: a usual small answer leaves in one piece, head and body.
 const COALESCE: usize = 16 * 1024;

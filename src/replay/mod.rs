@@ -74,10 +74,14 @@ impl Record {
 
 /// Fields of which the value lets somebody in. Those with a telling part in their names count as well.
 const SECRET_FIELDS: [&str; 5] = ["authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key"];
-const SECRET_PARTS: [&str; 4] = ["token", "secret", "password", "api-key"];
+const SECRET_PARTS: [&str; 8] = ["token", "secret", "password", "passwd", "credential", "api-key", "api_key", "apikey"];
 
 pub fn is_secret(name: &HeaderName) -> bool {
-    let name = name.as_str();
+    is_secret_name(name.as_str())
+}
+
+/// The same for parameters and members of bodies, in lower case.
+pub fn is_secret_name(name: &str) -> bool {
     SECRET_FIELDS.contains(&name) || SECRET_PARTS.iter().any(|part| name.contains(part))
 }
 
@@ -88,7 +92,7 @@ fn is_of_connection(name: &HeaderName) -> bool {
 }
 
 /// Adds a field as it was recorded, unless it is one that must not be sent again.
-fn add_field(headers: &mut HeaderMap, name: &str, value: &str) -> Result<(), String> {
+pub fn add_field(headers: &mut HeaderMap, name: &str, value: &str) -> Result<(), String> {
     // `:authority` and its like, which browsers write into HAR files.
     if name.starts_with(':') {
         return Ok(());

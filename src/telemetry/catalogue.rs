@@ -273,6 +273,13 @@ metrics! {
         "Copies in flight now.",
         "At most the mirror's max_in_flight.";
 
+    RECORDING = "forebay_recording", Gauge, None, [],
+        "1 while requests are recorded to a file.",
+        "0 unless somebody wants it so; it ends by itself.";
+    RECORDED = "forebay_recorded_requests_total", Counter, None, ["result"],
+        "Requests chosen for the recording: written, dropped (too many waited for the writer), left_out (the body was too large, broke off, or could not be looked into for secrets), or failed (the file could not be written).",
+        "Mostly written; left_out asks for a larger max_body or for opaque_bodies.";
+
     CONNECTIONS_OPEN = "forebay_connections_open", Gauge, None, ["listener"],
         "Client connections open now.",
         "Below the listener's max_connections; at it, connections are rejected.";

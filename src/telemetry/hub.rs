@@ -19,6 +19,7 @@ use super::metrics::{
     RouteMetrics, UpstreamMetrics,
 };
 use super::mirror::MirrorMetrics;
+use super::recording::RecordMetrics;
 use super::runtime::Runtimes;
 use super::scalars::Scalars;
 use super::snapshot::Snapshot;
@@ -38,6 +39,7 @@ pub struct Telemetry {
     pub panics: IntCounter,
     access_log: AccessLog,
     pub(super) scalars: Scalars,
+    recording: Arc<RecordMetrics>,
     registry: Registry,
     /// Fixed for the life of the process: buckets that change in the middle of a series mislead every quantile.
     pub(super) layout: Arc<Layout>,
@@ -75,6 +77,7 @@ impl Telemetry {
             access_log: AccessLog::new(&scalars, access_log)?,
             detached: DetachedMetrics::new(&scalars),
             panics: scalars.counter(&catalogue::PANICS, &[]),
+            recording: Arc::new(RecordMetrics::new(&scalars)),
             registry,
             layout: Layout::new(&metrics.buckets),
             sizes: Layout::new(SIZES),
@@ -183,6 +186,11 @@ impl Telemetry {
     /// The mirror of this route.
     pub fn mirror(&self, route: &str) -> Arc<MirrorMetrics> {
         self.mirrors.get_or_create(route, || MirrorMetrics::new(route, &self.scalars))
+    }
+
+    /// The recording of this process.
+    pub fn recording(&self) -> Arc<RecordMetrics> {
+        self.recording.clone()
     }
 
     /// `scope` is `"route"` or `"upstream"` with its name, or `"global"` twice.

@@ -23,6 +23,7 @@ mod mirror;
 mod protobuf;
 mod reason;
 mod record;
+mod recording;
 pub mod runtime;
 mod scalars;
 mod server_timing;
@@ -40,6 +41,7 @@ pub use metrics::{
 pub use mirror::{MirrorMetrics, MirrorResult};
 pub use reason::{Reason, ReasonClass, markdown_table};
 pub use record::{Protocol, RequestRecord, SourcesRecord, Timings};
+pub use recording::{RecordMetrics, RecordResult};
 pub use server_timing::server_timing;
 pub use sources::{AggregateMetrics, Completeness};
 

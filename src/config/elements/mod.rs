@@ -6,6 +6,7 @@ pub mod fault;
 pub mod limits;
 pub mod listener;
 pub mod mirror;
+pub mod record;
 pub mod route;
 pub mod service;
 pub mod upstream;
@@ -17,6 +18,7 @@ use super::value::container::{Named, NamedItem};
 use fault::Faults;
 use limits::GlobalLimits;
 use listener::Listeners;
+use record::Record;
 use route::Route;
 use service::{AccessLog, Admin, Log, Metrics, Reload, Runtime, Shutdown};
 use upstream::Upstream;
@@ -42,6 +44,8 @@ element! {
         metrics: Metrics = {};
         /// Limits over all routes together.
         limits: GlobalLimits = {};
+        /// Requests are written to a file that can be sent again.
+        record: Record = {}, instead_of(&["recording", "recorder", "capture"]);
         /// Whether the faults of the routes are done.
         faults: Faults = {};
         /// A service behind Forebay: `[upstream.NAME]`.

@@ -93,6 +93,7 @@ fn config(hash: &str, upstreams: &[Arc<Upstream>], routes: &[Arc<Route>]) -> Con
         rate_limits: Vec::new(),
         in_flight: Some(in_flight(100)),
         faults: Default::default(),
+        record: None,
         upstreams: upstreams.to_vec(),
         routes: routes.to_vec(),
         hash: hash.into(),

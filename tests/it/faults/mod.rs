@@ -13,6 +13,7 @@ mod injected;
 mod limits;
 mod mirror;
 mod pressure;
+mod recording;
 mod server;
 mod time;
 mod upstreams;

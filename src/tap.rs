@@ -105,7 +105,6 @@ impl Tap {
         }
     }
 
-    #[cfg(test)]
     /// The copy of a complete body; `None` when it did not fit or is not complete.
     pub fn copied(&self) -> Option<Copied> {
         self.lock().done.clone()

@@ -1,0 +1,336 @@
+//! Recording: requests as clients sent them, to a file that `forebay replay` sends again.
+//!
+//! The requests never wait: what cannot be handed over is dropped and counted. A thread of its own takes secrets out,
+//! and writes. The file is a new one, has a largest size, and ends after a while.
+
+mod redact;
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError, TrySendError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use tokio::time::Instant;
+
+use crate::chance;
+use crate::config::model::Record as Settings;
+use crate::message::head::{Fields, RequestHead, ResponseHead};
+use crate::replay::{Answer, Record, add_field, recording};
+use crate::tap::{Budget, Copied, Tap};
+use crate::telemetry::{RecordMetrics, RecordResult};
+use crate::units::show_duration;
+pub use redact::Names;
+
+/// Requests that may wait for the writer.
+const MOST_WAITING: usize = 1024;
+/// Bytes of bodies that are held for requests in flight and for those that wait.
+const MOST_BYTES: usize = 32 << 20;
+
+/// The recording of one configuration.
+#[derive(Debug)]
+pub struct Recorder {
+    settings: Arc<Settings>,
+    names: Names,
+    began: Instant,
+    /// False before it begins and after it has ended.
+    active: AtomicBool,
+    budget: Arc<Budget>,
+    metrics: Arc<RecordMetrics>,
+    writer: Mutex<Option<SyncSender<Message>>>,
+}
+
+enum Message {
+    Request(Box<Recorded>),
+    /// Everything before this is written when the sender in it is dropped.
+    Flush(SyncSender<()>),
+}
+
+/// A request that is being recorded.
+#[derive(Debug)]
+pub struct Recorded {
+    head: RequestHead,
+    started: Instant,
+    body: Arc<Tap>,
+    has_body: bool,
+    /// Of the answer, where it is recorded.
+    answer: Option<Arc<Tap>>,
+    ended: Option<Ended>,
+}
+
+#[derive(Debug)]
+struct Ended {
+    status: u16,
+    duration: Duration,
+    answer: Option<ResponseHead>,
+}
+
+impl Recorded {
+    /// The tap that the request's body has to pass.
+    pub fn body(&self) -> &Arc<Tap> {
+        &self.body
+    }
+
+    /// The tap that the answer's body has to pass.
+    pub fn answer(&self) -> Option<&Arc<Tap>> {
+        self.answer.as_ref()
+    }
+
+    /// It was answered with this status after this time; `answer` is the head as the client got it.
+    pub fn ended(&mut self, status: u16, duration: Duration, answer: &ResponseHead) {
+        let answer = self.answer.is_some().then(|| answer.clone());
+        self.ended = Some(Ended { status, duration, answer });
+    }
+}
+
+impl Recorder {
+    /// Does nothing before [`Recorder::begin`].
+    pub fn new(settings: Arc<Settings>, metrics: Arc<RecordMetrics>) -> Arc<Self> {
+        Arc::new(Self {
+            names: Names { redact: settings.redact.clone(), keep: settings.keep.clone() },
+            settings,
+            began: Instant::now(),
+            active: AtomicBool::new(false),
+            budget: Budget::new(MOST_BYTES),
+            metrics,
+            writer: Mutex::new(None),
+        })
+    }
+
+    /// True when it does what these settings say: a reload that leaves them alone neither begins nor lengthens it.
+    pub fn is(&self, settings: &Settings) -> bool {
+        *self.settings == *settings
+    }
+
+    /// Opens the file and starts. A file that is there already is never written to: then nothing is recorded, and the log
+    /// says so. Later calls do nothing.
+    pub fn begin(self: &Arc<Self>) {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        if writer.is_some() {
+            return;
+        }
+        let (sender, messages) = mpsc::sync_channel(MOST_WAITING);
+        *writer = Some(sender);
+        let file = self.settings.file.display();
+        match self.start(messages) {
+            Ok(()) => {
+                let ends_within = show_duration(self.settings.end_after);
+                tracing::warn!(%file, ends_within, "recording requests; secrets are taken out by their names");
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                tracing::error!(%file, "nothing is recorded: the file is there already; move it away and reload");
+            }
+            Err(error) => tracing::error!(%file, %error, "nothing is recorded: the file cannot be written"),
+        }
+    }
+
+    fn start(self: &Arc<Self>, messages: Receiver<Message>) -> io::Result<()> {
+        let file = OpenOptions::new().write(true).create_new(true).open(&self.settings.file)?;
+        let head = recording::head();
+        let mut file = BufWriter::new(file);
+        file.write_all(head.as_bytes())?;
+        file.flush()?;
+        let output = Output { file, left: self.settings.max_file_bytes.saturating_sub(head.len() as u64), recorded: 0 };
+        // The thread must not keep the recorder alive: it ends when that is dropped.
+        let recorder = Arc::downgrade(self);
+        let names = self.names.clone();
+        let (settings, metrics, began) = (self.settings.clone(), self.metrics.clone(), self.began);
+        thread::Builder::new().name("forebay-recorder".into()).spawn(move || {
+            let writing = Writing { names, settings, metrics: metrics.clone(), began };
+            let recorded = writing.run(&messages, output);
+            metrics.active.set(0);
+            tracing::info!(recorded, file = %writing.settings.file.display(), "the recording has ended");
+            if let Some(recorder) = recorder.upgrade() {
+                recorder.active.store(false, Ordering::Relaxed);
+            }
+        })?;
+        self.metrics.active.set(1);
+        self.active.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The request as it is recorded, if it is: by its route and by the hash of its id.
+    pub fn record(&self, route: &str, request_id: &str, head: &RequestHead, started: Instant) -> Option<Box<Recorded>> {
+        let Settings { routes, sample, max_body_bytes, answers, end_after, .. } = &*self.settings;
+        if !self.active.load(Ordering::Relaxed) || !(routes.is_empty() || routes.iter().any(|name| name == route)) {
+            return None;
+        }
+        if started >= self.began + *end_after {
+            self.end();
+            return None;
+        }
+        if chance::unit(0, request_id, 0, 2) >= *sample {
+            return None;
+        }
+        let tap = || Arc::new(Tap::new(*max_body_bytes, &self.budget));
+        Some(Box::new(Recorded {
+            head: head.clone(),
+            started,
+            body: tap(),
+            has_body: !matches!(
+                head.framing(),
+                crate::message::head::Body::None | crate::message::head::Body::Length(0)
+            ),
+            answer: answers.then(tap),
+            ended: None,
+        }))
+    }
+
+    /// Hands a request over to the writer.
+    pub fn finish(&self, recorded: Box<Recorded>) {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(writer) = &*writer else { return };
+        match writer.try_send(Message::Request(recorded)) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => self.metrics.count(RecordResult::Dropped),
+            // It has ended meanwhile.
+            Err(TrySendError::Disconnected(_)) => {}
+        }
+    }
+
+    /// Lets the writer write what it has, and stop.
+    fn end(&self) {
+        self.active.store(false, Ordering::Relaxed);
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sender) = &mut *writer {
+            // Without a receiver: later requests find nobody.
+            *sender = mpsc::sync_channel(0).0;
+        }
+    }
+
+    /// At the end of the process: waits until everything handed over is written, at most for `timeout`. Blocks its thread.
+    pub fn flush(&self, timeout: Duration) -> bool {
+        let (sender, done) = mpsc::sync_channel(0);
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match writer.map(|writer| writer.try_send(Message::Flush(sender))) {
+            Some(Ok(())) => done.recv_timeout(timeout) == Err(mpsc::RecvTimeoutError::Disconnected),
+            Some(Err(TrySendError::Full(_))) => false,
+            _ => true,
+        }
+    }
+}
+
+struct Output {
+    file: BufWriter<File>,
+    left: u64,
+    recorded: u64,
+}
+
+/// What the thread works with.
+struct Writing {
+    names: Names,
+    settings: Arc<Settings>,
+    metrics: Arc<RecordMetrics>,
+    began: Instant,
+}
+
+impl Writing {
+    /// Writes until nobody sends any more, the file is full or cannot be written; gives the number of requests.
+    fn run(&self, messages: &Receiver<Message>, mut output: Output) -> u64 {
+        loop {
+            let message = match messages.try_recv() {
+                Ok(message) => Ok(message),
+                Err(TryRecvError::Empty) => {
+                    if let Err(error) = output.file.flush() {
+                        tracing::error!(%error, "the recording cannot be written");
+                        return output.recorded;
+                    }
+                    messages.recv().map_err(drop)
+                }
+                Err(TryRecvError::Disconnected) => Err(()),
+            };
+            match message {
+                Ok(Message::Request(recorded)) => {
+                    if !self.write(&recorded, &mut output) {
+                        return output.recorded;
+                    }
+                }
+                Ok(Message::Flush(done)) => {
+                    let _ = output.file.flush();
+                    drop(done);
+                }
+                Err(()) => {
+                    // An error was already said, or is about the very last lines.
+                    let _ = output.file.flush();
+                    return output.recorded;
+                }
+            }
+        }
+    }
+
+    /// False when the recording is over.
+    fn write(&self, recorded: &Recorded, output: &mut Output) -> bool {
+        let Some(record) = self.convert(recorded) else {
+            self.metrics.count(RecordResult::LeftOut);
+            return true;
+        };
+        let line = recording::line(&record);
+        if line.len() as u64 > output.left {
+            tracing::warn!("the recording has reached max_size");
+            let _ = output.file.flush();
+            return false;
+        }
+        if let Err(error) = output.file.write_all(line.as_bytes()) {
+            tracing::error!(%error, "the recording cannot be written");
+            self.metrics.count(RecordResult::Failed);
+            return false;
+        }
+        output.left -= line.len() as u64;
+        output.recorded += 1;
+        self.metrics.count(RecordResult::Written);
+        true
+    }
+
+    /// `None` when it could not be sent again as it was: its body is not there.
+    fn convert(&self, recorded: &Recorded) -> Option<Record> {
+        let head = &recorded.head;
+        let at = u64::try_from(recorded.started.saturating_duration_since(self.began).as_nanos()).ok()?;
+        let method = http::Method::from_bytes(head.method.as_str().as_bytes()).ok()?;
+        let target = self.names.target(std::str::from_utf8(head.target()).ok()?).into_owned();
+        let mut record = Record::new(at, method, target);
+        record.headers = self.headers(&head.fields);
+        if recorded.has_body {
+            record.body = self.body(&record.headers, &recorded.body.copied()?)?;
+        }
+        let ended = recorded.ended.as_ref()?;
+        record.status = (ended.status >= 100).then_some(ended.status);
+        record.duration = u64::try_from(ended.duration.as_nanos()).ok();
+        record.answer = ended.answer.as_ref().map(|answer| {
+            let headers = self.headers(&answer.fields);
+            let body = recorded.answer.as_ref().and_then(|tap| tap.copied());
+            let body = body.and_then(|body| self.body(&headers, &body));
+            let is_cut = body.is_none();
+            Answer::new(&headers, body.unwrap_or_default(), is_cut)
+        });
+        Some(record)
+    }
+
+    /// As it may be kept; `None` when nobody can tell whether it holds a secret.
+    fn body(&self, headers: &HeaderMap, body: &Copied) -> Option<Bytes> {
+        if body.bytes.is_empty() || self.settings.opaque_bodies {
+            return Some(body.bytes.clone());
+        }
+        if headers.contains_key(http::header::CONTENT_ENCODING) {
+            return None;
+        }
+        let content_type = headers.get(http::header::CONTENT_TYPE)?.to_str().ok()?;
+        self.names.body(content_type, &body.bytes).map(|body| Bytes::copy_from_slice(&body))
+    }
+
+    fn headers(&self, fields: &Fields) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value, _) in fields.iter() {
+            let (Ok(name), Ok(value)) = (std::str::from_utf8(name), std::str::from_utf8(value)) else { continue };
+            // What cannot be sent again is left out, as in every other recording.
+            let _ = add_field(&mut headers, name, self.names.field(name, value));
+        }
+        headers
+    }
+}
+
+#[cfg(test)]
+mod tests;
