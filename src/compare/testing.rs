@@ -124,6 +124,7 @@ fn result(server: &Server, total: &Second, seconds: Vec<SecondRecord>) -> RunRes
         generator: Generator::default(),
         little: Little::default(),
         waterfall: None,
+        answers: None,
         verdict: Verdict::new(false, vec![]),
         gates: vec![],
         notes: vec![],

@@ -111,6 +111,7 @@ impl Report {
             generator: self.generator,
             little: self.little,
             waterfall: None,
+            answers: None,
             verdict: self.verdict,
             gates: Vec::new(),
             notes: Vec::new(),

@@ -4,6 +4,7 @@
 //! p50 p90 p99.9 max mean   < TIME    of the response time, or of service:p99, lateness:p99
 //! errors timeouts shed ... < SHARE   errors<1%, status_5xx<0.1%; or a number: timeouts=0
 //! achieved                 > SHARE   of what was scheduled, what was sent
+//! different                < SHARE   of the answers that a replay compared with the recorded ones
 //! ```
 //!
 //! Requests that timed out or were given up are in the distributions with the age at which they were last seen, so
@@ -18,7 +19,7 @@ use std::str::FromStr;
 use super::censored::{Censored, Reading, Statistic, service_from};
 use super::ledger::{Counts, Second};
 use super::report::format;
-use super::result::{GateRecord, HistogramError, Outcome, RunResult, Totals};
+use super::result::{GateRecord, HistogramError, Outcome, RunResult};
 use crate::units::parse_duration;
 
 mod parse;
@@ -64,6 +65,8 @@ enum Counted {
     StatusClass(u16),
     /// Neither shed nor unsent, of all that were scheduled.
     Achieved,
+    /// Of the answers that were compared with recorded ones.
+    Different,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -143,6 +146,8 @@ pub struct Evidence<'a> {
     response: Censored<'a>,
     service: Censored<'a>,
     lateness: Censored<'a>,
+    /// Answers that differ from the recorded ones, of those compared.
+    different: (u64, u64),
 }
 
 impl<'a> Evidence<'a> {
@@ -159,6 +164,7 @@ impl<'a> Evidence<'a> {
                 service_from(total.censored_from, total.lateness.max_ns()),
             ),
             lateness: Censored::of_timings(&total.lateness, 0, None),
+            different: (0, 0),
         }
     }
 
@@ -167,13 +173,15 @@ impl<'a> Evidence<'a> {
     /// # Errors
     ///
     /// When a histogram in it is damaged.
-    pub fn of_totals(totals: &'a Totals) -> Result<Self, HistogramError> {
+    pub fn of_result(result: &'a RunResult) -> Result<Self, HistogramError> {
+        let totals = &result.totals;
         Ok(Self {
             counts: totals.counts,
             statuses: &totals.statuses,
             response: Censored::response(totals)?,
             service: Censored::service(totals)?,
             lateness: Censored::of_distribution(&totals.lateness, 0, None)?,
+            different: result.answers.as_ref().map_or((0, 0), |answers| (answers.different, answers.compared)),
         })
     }
 
@@ -208,6 +216,8 @@ impl Gate {
         let counts = &evidence.counts;
         match self.condition {
             Condition::Time { compare, .. } if !compare.is_upper() => false,
+            // Bodies are compared behind the run.
+            Condition::Count { of: Counted::Different, .. } => false,
             Condition::Time { of, statistic: Statistic::Quantile(q), .. } => {
                 is_enough(evidence.values(of).len(), 1.0 - q)
             }
@@ -313,12 +323,14 @@ impl Counted {
             Counted::Shed => (counts.shed, counts.scheduled),
             Counted::Unsent => (counts.unsent, counts.scheduled),
             Counted::Achieved => (counts.scheduled.saturating_sub(counts.shed + counts.unsent), counts.scheduled),
+            Counted::Different => evidence.different,
         }
     }
 
     fn whole(self) -> &'static str {
         match self {
             Counted::Shed | Counted::Unsent | Counted::Achieved => "scheduled",
+            Counted::Different => "compared",
             _ => "sent",
         }
     }
@@ -337,6 +349,7 @@ impl fmt::Display for Counted {
             Counted::Shed => f.write_str("shed:"),
             Counted::Unsent => f.write_str("unsent:"),
             Counted::Achieved => f.write_str("achieved"),
+            Counted::Different => f.write_str("different:"),
         }
     }
 }
@@ -355,7 +368,7 @@ pub fn judge(gates: &[Gate], result: &mut RunResult) -> Result<(), HistogramErro
             .map(|gate| GateRecord { gate: gate.text.clone(), passed: None, measured: measured.clone() })
             .collect()
     } else {
-        let evidence = Evidence::of_totals(&result.totals)?;
+        let evidence = Evidence::of_result(result)?;
         gates.iter().map(|gate| gate.evaluate(&evidence)).collect()
     };
     Ok(())

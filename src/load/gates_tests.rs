@@ -177,7 +177,7 @@ fn a_mistake_is_shown_with_a_caret_and_what_to_write() {
         ("p99=1s", "gate `p99=1s`: compares a time with `=`\n  p99=1s\n     ^ write `<` or `<=`"),
         (
             "µ<1%",
-            "gate `µ<1%`: has the unknown name `µ`\n  µ<1%\n  ^ write p50, p90, p95, p99, p99.9, max or mean, or errors, http_errors, connection_errors, timeouts, unfinished, shed, unsent, achieved, status_5xx, status_503",
+            "gate `µ<1%`: has the unknown name `µ`\n  µ<1%\n  ^ write p50, p90, p95, p99, p99.9, max or mean, or errors, http_errors, connection_errors, timeouts, unfinished, shed, unsent, achieved, different, status_5xx, status_503",
         ),
         ("p99<1%", "gate `p99<1%`: compares a time with a share\n  p99<1%\n      ^^ write a time, as in `250ms`"),
         (
@@ -269,4 +269,23 @@ proptest! {
             prop_assert!(truth[rank - 1] < limit, "{} but {}", record.measured, truth[rank - 1]);
         }
     }
+}
+
+#[test]
+fn answers_that_differ_are_a_share_of_those_compared() {
+    let mut result = crate::load::report::fixture::result();
+    let judged = |result: &RunResult, text: &str| gate(text).evaluate(&Evidence::of_result(result).expect("whole"));
+
+    assert_eq!(judged(&result, "different<1%").measured, "no request was compared");
+    result.answers = Some(crate::load::report::fixture::answers());
+
+    for (text, passed) in
+        [("different<31%", true), ("different<=30%", true), ("different<1%", false), ("different=0", false)]
+    {
+        let record = judged(&result, text);
+        assert_eq!(record.measured, "different: 300 of 1 000 compared (30 %)");
+        assert_eq!(record.passed, Some(passed), "{text}");
+    }
+    let (total, statuses) = run(&[(10_000, 10, OK)]);
+    assert_eq!(abort(&[gate("different<1%")], &Evidence::of_second(&total, &statuses)), None, "not before the end");
 }

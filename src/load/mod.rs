@@ -9,6 +9,7 @@
 //! Times are nanoseconds since the start of the run, as `u64`, everywhere in this folder: the same code runs in real
 //! and in virtual time, and an instant cannot be mixed up with one of another run. Nothing here knows the proxy.
 
+pub mod answers;
 pub mod arrivals;
 pub mod censored;
 pub mod checks;

@@ -15,6 +15,7 @@ use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer}
 use serde::{Deserialize, Serialize};
 
 use super::ErrorKind;
+use super::answers::Answers;
 use super::ledger::{Counts, During, Second, Timings};
 use super::waterfall::Waterfall;
 
@@ -45,6 +46,9 @@ pub struct RunResult {
     /// Where the time went within the sidecar that was loaded, if that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waterfall: Option<Waterfall>,
+    /// How answers compare with recorded ones, in a replay that has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<Answers>,
     pub verdict: Verdict,
     #[serde(default)]
     pub gates: Vec<GateRecord>,

@@ -40,6 +40,7 @@ fn result() -> RunResult {
         generator: Generator { stalls: vec![StallRecord { at_s: 1.5, length_s: 0.25 }], ..Generator::default() },
         little: Little::default(),
         waterfall: None,
+        answers: None,
         verdict: Verdict::new(false, vec![Reason { rule: Rule::Lateness, text: "late".into() }]),
         gates: vec![GateRecord { gate: "p99<1s".into(), passed: Some(false), measured: "p99 was 30 s".into() }],
         notes: vec![],

@@ -1,13 +1,16 @@
 //! Sending recorded traffic again, at the times at which it came.
 //!
 //! `recording` is this program's own format, `import` reads what other tools leave behind, `schedule` turns records
-//! into the instants and the order of a run. All of these are pure. `options` and `run` are the command: it is a load
+//! into the instants and the order of a run, `difference` says in what two
+//! answers differ. All of these are pure. `comparison` does so while a run goes on. `options` and `run` are the command: it is a load
 //! test whose arrivals and requests are those of the recording, so the driver, the reports, the gates and the
 //! verdicts are those of `forebay load`.
 //!
 //! Times are absolute: record `i` is due at `(t_i - t_0) / speed` after the start, whatever happened to the ones
 //! before it. Nothing sleeps from one record to the next, so nothing adds up.
 
+mod comparison;
+mod difference;
 pub mod import;
 pub mod options;
 pub mod recording;

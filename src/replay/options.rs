@@ -8,6 +8,8 @@ use http::{HeaderName, HeaderValue};
 
 use super::import::Format;
 use super::schedule::Window;
+use crate::config::model::aggregate::JsonPath;
+use crate::config::value::json_path::parse_json_path;
 use crate::load::options::{ConnectionOptions, JudgementOptions, OutputOptions, header, time};
 use crate::load::targets::Url;
 
@@ -63,6 +65,12 @@ pub struct ReplayShape {
     /// Do not send what is already so late, and count it as shed.
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub deadline: Option<Duration>,
+    /// A part of JSON answers that is not compared with the recorded ones, `meta.time` or `items.*.id`; may be repeated.
+    #[arg(long, value_name = "PATH", value_parser = json_path)]
+    pub ignore_path: Vec<JsonPath>,
+    /// Before the replay, send up to 100 of its safe requests twice: what differs then is noise, and not compared.
+    #[arg(long)]
+    pub noise_from_repeat: bool,
     /// Send nothing; write the requests of the window to stdout in this format. Vegeta's needs the URL.
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub convert: Option<Written>,
@@ -75,6 +83,13 @@ pub enum Written {
     Recording,
     /// Vegeta's JSON targets, with `at`.
     Vegeta,
+}
+
+fn json_path(text: &str) -> Result<JsonPath, String> {
+    parse_json_path(text).map_err(|error| {
+        let help = error.help.map(|help| format!("; {help}")).unwrap_or_default();
+        format!("this path {}{help}", error.problem)
+    })
 }
 
 fn speed(text: &str) -> Result<f64, String> {

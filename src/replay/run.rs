@@ -1,29 +1,33 @@
 //! The command: a load test that sends what was recorded, and says what has changed since.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::time::Duration;
 
+use super::comparison::{self, Comparison, Noise};
+use super::difference::{Difference, Mask};
 use super::import::{self, Import, Reading, vegeta};
 use super::options::{ReplayOptions, Written};
 use super::schedule::{self, Requests, Schedule, Wish};
 use super::{Record, recording};
 use crate::config::model::StatusRange;
+use crate::config::value::json_path::show_json_path;
 use crate::exit_code::Exit;
 use crate::load::arrivals::Arrivals;
 use crate::load::client::Client;
 use crate::load::core::{Model, Targets};
 use crate::load::report::format;
 use crate::load::result::RunResult;
-use crate::load::run::{self, Failure, Job, Parts, Terms};
+use crate::load::run::{self, Course, Failure, Job, Parts, Terms};
 use crate::load::targets::{Target, Url};
 use crate::load::{CallEnd, End, Protocol};
 
 /// A file is read as a whole, since it has to be sorted.
 const MOST_BYTES: u64 = 1 << 30;
-/// Differing pairs of statuses that a note names.
-const PAIRS_SHOWN: usize = 5;
+/// Different requests that are sent twice to learn noise, and the time that all of them may take.
+const MOST_REPEATED: usize = 100;
+const LEARNING: Duration = Duration::from_secs(30);
 
 /// Replays a file. `command_line` is what was typed.
 ///
@@ -34,12 +38,10 @@ pub async fn execute(options: ReplayOptions, command_line: Vec<String>) -> Resul
     let seed = run::seed(options.replay.seed);
     let url = options.url.as_ref().ok_or_else(|| Failure::usage("nothing to send to: write a URL"))?;
     let import = read(&options, seed).map_err(Failure::usage)?;
-    let (job, script) = job(&options, url, import, seed).map_err(Failure::usage)?;
+    let (job, replay) = job(&options, url, import, seed).map_err(Failure::usage)?;
     let ReplayOptions { connection, judgement, output, .. } = options;
     let terms = Terms { allow_target: connection.allow_target, judgement, output, command_line };
-    let script = Arc::new(script);
-    let replayer = |client| Replayer { client, script: Arc::clone(&script) };
-    run::conduct(job, terms, replayer, |result| script.remarks(result)).await
+    run::conduct(job, terms, replay).await
 }
 
 /// The records of a file in another format, and what is to be said of them.
@@ -72,7 +74,7 @@ fn read(options: &ReplayOptions, seed: u64) -> Result<Import, String> {
     import::parse(&text, reading).map_err(|error| named(&error))
 }
 
-fn job(options: &ReplayOptions, url: &Url, import: Import, seed: u64) -> Result<(Job, Script), String> {
+fn job(options: &ReplayOptions, url: &Url, import: Import, seed: u64) -> Result<(Job, Replay), String> {
     if url.path != "/" {
         return Err(format!("the paths are those of the recording; write {} alone", url.origin));
     }
@@ -89,12 +91,16 @@ fn job(options: &ReplayOptions, url: &Url, import: Import, seed: u64) -> Result<
     let requests = schedule::requests(&records);
     notes.extend(schedule.notes.iter().cloned());
 
+    let groups: Arc<[u32]> = schedule.records.iter().map(|record| requests.group_of_record[*record as usize]).collect();
+    let targets = targets(&records, &requests, options, url);
+    let records: Arc<[Record]> = records.into();
     let script = Script::new(&records, &schedule, &requests);
-    let groups = schedule.records.iter().map(|record| requests.group_of_record[*record as usize]);
+    let comparison = Comparison::start(Arc::clone(&records), replay.ignore_path.clone());
+    let comparison = comparison.map_err(|error| error.to_string())?;
     let parts = Parts {
         model: Model::Open(Arrivals::Recorded(Arc::clone(&schedule.instants))),
-        targets: targets(&records, &requests, options, url),
-        choice: Targets::Listed(groups.collect()),
+        targets,
+        choice: Targets::Listed(groups),
         seed,
         duration: schedule.duration(),
         warm_up: 0,
@@ -105,7 +111,8 @@ fn job(options: &ReplayOptions, url: &Url, import: Import, seed: u64) -> Result<
         names: requests.groups,
     };
     let job = Job::assemble(parts, &options.connection, &options.judgement, &options.output)?;
-    Ok((job, script))
+    let learns = replay.noise_from_repeat;
+    Ok((job, Replay { script: Arc::new(script), comparison: Arc::new(comparison), records, learns }))
 }
 
 /// One for each different request, which may be answered as it was then, or well.
@@ -134,16 +141,13 @@ fn targets(records: &[Record], requests: &Requests, options: &ReplayOptions, url
     targets
 }
 
-/// What is sent as which request of the run, and how its answers compare with the recorded ones.
+/// What is sent as which request of the run.
 struct Script {
     /// By the number of the request.
     targets: Vec<u32>,
-    recorded: Vec<Option<u16>>,
+    records: Vec<u32>,
     /// Of the records that are sent, in order of size.
     durations: Vec<u64>,
-    same: AtomicU64,
-    /// Recorded and replayed status. Its size is bounded by the pairs of statuses there are.
-    different: Mutex<BTreeMap<(u16, u16), u64>>,
 }
 
 impl Script {
@@ -153,50 +157,21 @@ impl Script {
         durations.sort_unstable();
         Self {
             targets: sent().map(|record| requests.of_record[record]).collect(),
-            recorded: sent().map(|record| records[record].status).collect(),
+            records: schedule.records.clone(),
             durations,
-            same: AtomicU64::new(0),
-            different: Mutex::default(),
         }
     }
 
-    fn compare(&self, request: usize, end: End) {
-        let (End::Ok { status } | End::HttpError { status }) = end else { return };
-        match self.recorded[request] {
-            None => {}
-            Some(recorded) if recorded == status => {
-                self.same.fetch_add(1, Ordering::Relaxed);
-            }
-            Some(recorded) => {
-                let mut different = self.different.lock().unwrap_or_else(PoisonError::into_inner);
-                *different.entry((recorded, status)).or_default() += 1;
-            }
-        }
-    }
-
-    fn remarks(&self, result: &RunResult) -> Vec<String> {
-        self.statuses().into_iter().chain(self.latencies(result)).collect()
-    }
-
-    fn statuses(&self) -> Option<String> {
-        let same = self.same.load(Ordering::Relaxed);
-        let different = self.different.lock().unwrap_or_else(PoisonError::into_inner);
-        let changed: u64 = different.values().sum();
-        if same + changed == 0 {
-            return None;
-        }
-        let mut pairs: Vec<_> = different.iter().collect();
-        pairs.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
-        let mut shown: Vec<String> = pairs
-            .iter()
-            .take(PAIRS_SHOWN)
-            .map(|((then, now), count)| format!("{then} then and {now} now ({count})"))
-            .collect();
-        if pairs.len() > PAIRS_SHOWN {
-            shown.push("others".to_owned());
-        }
-        let colon = if shown.is_empty() { "" } else { ": " };
-        Some(format!("statuses: {same} as recorded, {changed} not{colon}{}", shown.join(", ")))
+    /// Different requests that can be asked again without doing anything, evenly spread over all of them.
+    fn samples(&self, records: &[Record]) -> Vec<u32> {
+        let is_usable = |record: u32| {
+            let Record { method, answer, .. } = &records[record as usize];
+            method.is_safe() && answer.is_some()
+        };
+        let all = self.targets.iter().zip(&self.records).filter(|(_, record)| is_usable(**record));
+        let usable: BTreeSet<u32> = all.map(|(target, _)| *target).collect();
+        let step = usable.len().div_ceil(MOST_REPEATED).max(1);
+        usable.into_iter().step_by(step).collect()
     }
 
     /// Of all that were planned then, and of all that were answered now.
@@ -222,17 +197,81 @@ fn quantile(sorted: &[u64], part: f64) -> Option<u64> {
     sorted.get(rank.saturating_sub(1)).copied()
 }
 
+/// The course of a replay.
+struct Replay {
+    script: Arc<Script>,
+    comparison: Arc<Comparison>,
+    records: Arc<[Record]>,
+    /// Asks twice before the run.
+    learns: bool,
+}
+
+impl Course for Replay {
+    type Protocol = Replayer;
+
+    fn protocol(&self, client: Client) -> Replayer {
+        let (script, comparison) = (Arc::clone(&self.script), Arc::clone(&self.comparison));
+        Replayer { client, script, comparison, records: Arc::clone(&self.records) }
+    }
+
+    async fn prepare(&self, client: &Client) {
+        if !self.learns {
+            return;
+        }
+        let told = self.comparison.told();
+        let mut noise = Noise::default();
+        let mut paths = BTreeMap::new();
+        let asking = async {
+            for target in self.script.samples(&self.records) {
+                let Some(differences) = ask_twice(client, target, &told).await else { continue };
+                for one in differences {
+                    if one.pattern.steps.is_empty() {
+                        noise.restless.insert(target);
+                    } else {
+                        paths.insert(show_json_path(&one.pattern), one.pattern);
+                    }
+                }
+            }
+        };
+        // What was learned until then is learned.
+        let _ = tokio::time::timeout(LEARNING, asking).await;
+        noise.learned = paths.into_values().collect();
+        noise.mask = told.with(noise.learned.iter().cloned());
+        self.comparison.learn(noise);
+    }
+
+    fn conclude(&self, result: &mut RunResult) {
+        result.notes.extend(self.script.latencies(result));
+        let answers = self.comparison.finish();
+        result.answers = (answers.compared > 0).then_some(answers);
+    }
+}
+
 /// Sends request `n` of the script as request `n` of the run, whichever worker has it.
 struct Replayer {
     client: Client,
     script: Arc<Script>,
+    comparison: Arc<Comparison>,
+    records: Arc<[Record]>,
 }
 
 impl Protocol for Replayer {
     async fn call(&self, _group: usize, number: u64) -> CallEnd {
         let request = usize::try_from(number).expect("the script has as many requests as the run, and is in memory");
-        let end = self.client.call(self.script.targets[request] as usize, number).await;
-        self.script.compare(request, end.end);
+        let (target, record) = (self.script.targets[request], self.script.records[request]);
+        let has_answer = self.records[record as usize].answer.is_some();
+        let (end, received) = self.client.fetch(target as usize, number, has_answer).await;
+        if let End::Ok { status } | End::HttpError { status } = end.end {
+            self.comparison.answered(record, target, status, received);
+        }
         end
     }
+}
+
+/// In what two answers to one request differ, one asked for after the other. `None` unless both came.
+async fn ask_twice(client: &Client, target: u32, told: &Mask) -> Option<Vec<Difference>> {
+    // Numbers that no request of the run has.
+    let ask = |number| client.fetch(target as usize, number, true);
+    let (one, other) = (ask(u64::MAX).await.1?, ask(u64::MAX - 1).await.1?);
+    comparison::noise(one, other, told)
 }

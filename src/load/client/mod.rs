@@ -34,8 +34,8 @@ use super::checks::{Answer, Expectation, Tally};
 use super::waterfall::{RequestKey, RunId};
 use super::{CallEnd, End, ErrorKind, Protocol};
 
-/// Bytes of an answer that are kept for a check; a longer one fails it.
-const MOST_KEPT: usize = 16 << 20;
+/// Bytes of an answer that are kept for a check, which a longer one fails, or a comparison.
+pub const MOST_KEPT: usize = 16 << 20;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -167,21 +167,40 @@ fn request(template: Template, settings: &Settings) -> io::Result<Request<Reques
     Ok(request)
 }
 
+/// An answer that was kept.
+#[derive(Debug)]
+pub struct Received {
+    pub headers: HeaderMap,
+    /// As it came; `None` if it was longer than [`MOST_KEPT`].
+    pub body: Option<Vec<u8>>,
+}
+
 impl Protocol for Client {
     async fn call(&self, target: usize, number: u64) -> CallEnd {
+        self.fetch(target, number, false).await.0
+    }
+}
+
+impl Client {
+    /// [`Protocol::call`], of which the answer is kept as well if asked for and if there is one.
+    pub async fn fetch(&self, target: usize, number: u64, keep: bool) -> (CallEnd, Option<Received>) {
         let (target, pool) = &self.targets[target];
-        let mut progress = Progress::default();
+        let mut progress = Progress { keep: keep || target.expectation.needs_body(), ..Progress::default() };
         let request = target.request(number);
         let answer = match &**pool {
             Pool::Http1(pool) => target.exchange_http1(pool, request, &mut progress).await,
             Pool::Http2(pool) => target.exchange_http2(pool, request, &mut progress).await,
         };
-        let end = match answer {
-            Ok((answer, body)) => target.judge(&answer, &body),
-            Err(kind) => End::ConnectionError(kind),
+        let end = match &answer {
+            Ok((answer, body)) => target.judge(answer, body),
+            Err(kind) => End::ConnectionError(*kind),
         };
-        let Progress { first_byte, bytes, connect, answered } = progress;
-        CallEnd { end, bytes, first_byte, connect, answered }
+        let Progress { first_byte, bytes, connect, answered, .. } = progress;
+        let kept = answer.ok().filter(|_| keep).map(|(head, body)| Received {
+            headers: head.headers,
+            body: if let Kept::All(body) = body { Some(body) } else { None },
+        });
+        (CallEnd { end, bytes, first_byte, connect, answered }, kept)
     }
 }
 
@@ -192,9 +211,11 @@ struct Progress {
     bytes: u64,
     connect: Option<Duration>,
     answered: Option<RequestKey>,
+    /// Whether the body is wanted.
+    keep: bool,
 }
 
-/// The body as far as a check needs it.
+/// The body as far as it is needed.
 enum Kept {
     Nothing,
     All(Vec<u8>),
@@ -287,7 +308,7 @@ impl Prepared {
 
     /// Reads a body to its end and counts it.
     async fn read(&self, mut body: Incoming, progress: &mut Progress) -> Result<Kept, ErrorKind> {
-        let mut kept = if self.expectation.needs_body() { Kept::All(Vec::new()) } else { Kept::Nothing };
+        let mut kept = if progress.keep { Kept::All(Vec::new()) } else { Kept::Nothing };
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| failure::of_exchange(&error))?;
             let Some(data) = frame.data_ref() else { continue };

@@ -3,10 +3,10 @@
 use super::{Compare, Condition, Counted, Gate, GateError, Limit, Range, Statistic, Times, parse_duration};
 
 const NAMES: &str = "errors, http_errors, connection_errors, timeouts, unfinished, shed, unsent, achieved, \
-                     status_5xx, status_503";
+                     different, status_5xx, status_503";
 const STATISTICS: &str = "p50, p90, p95, p99, p99.9, max or mean";
 /// The counters by name, for what they are compared with.
-const COUNTED: [(&str, Counted); 8] = [
+const COUNTED: [(&str, Counted); 9] = [
     ("errors", Counted::Errors),
     ("http_errors", Counted::HttpErrors),
     ("connection_errors", Counted::ConnectionErrors),
@@ -15,6 +15,7 @@ const COUNTED: [(&str, Counted); 8] = [
     ("shed", Counted::Shed),
     ("unsent", Counted::Unsent),
     ("achieved", Counted::Achieved),
+    ("different", Counted::Different),
 ];
 const COMPARE: [(&str, Compare); 6] = [
     ("<=", Compare::AtMost),

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::load::answers::{Answers, DifferenceRecord, Kind};
 use crate::load::gates;
 use crate::load::ledger::{Book, Ledger};
 use crate::load::result::{
@@ -75,6 +76,7 @@ pub(crate) fn run(seconds: u64) -> RunResult {
             bound: 0.5,
         },
         waterfall: None,
+        answers: None,
         verdict: Verdict::new(false, vec![]),
         gates: vec![],
         notes: vec!["route users: 3 answers came after its timeout of 2 s".into()],
@@ -208,4 +210,33 @@ pub(crate) fn waterfall() -> Waterfall {
     }
     join.lost(3);
     join.finish("access.log".into())
+}
+
+/// Some that are as they were, some that are not.
+pub(crate) fn answers() -> Answers {
+    let one =
+        |path: &str, kind, answers, request: &str, place: &str, recorded: &str, replayed: &str| DifferenceRecord {
+            path: path.into(),
+            kind,
+            answers,
+            request: request.into(),
+            place: place.into(),
+            recorded: recorded.into(),
+            replayed: replayed.into(),
+        };
+    Answers {
+        compared: 1000,
+        equal: 700,
+        different: 300,
+        bodies: 990,
+        incomparable: 3,
+        dropped: 0,
+        differences: vec![
+            one("items.*.price", Kind::Value, 290, "GET /items/7", "items.0.price", "12.5", "13"),
+            one("status", Kind::Status, 10, "GET /gone", "", "200", "404"),
+        ],
+        others: 0,
+        ignored: vec!["meta.time".into()],
+        learned: vec!["id".into()],
+    }
 }

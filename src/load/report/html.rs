@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 
+use super::super::answers::Answers;
 use super::super::censored::{Censored, Reading, Statistic};
 use super::super::result::{Distribution, Outcome, RunResult, Totals};
 use super::svg::escape;
@@ -55,6 +56,9 @@ pub fn render(result: &RunResult) -> Result<String, HistogramError> {
     }
     page.charts(result, &bins)?;
     page.counts(result);
+    if let Some(answers) = &result.answers {
+        page.answers(answers);
+    }
     page.seconds(&bins);
     page.surroundings(result);
     page.push("</main></body></html>\n");
@@ -218,6 +222,29 @@ impl Page {
         });
         if result.targets.len() > SHOWN {
             self.push(&format!("<p class=note>The first {SHOWN} of {}; all are in the JSON.", result.targets.len()));
+        }
+    }
+
+    /// In what answers differ from the recorded ones.
+    fn answers(&mut self, answers: &Answers) {
+        let n = format::count;
+        self.push(&format!(
+            "<h2>Compared with the recorded answers</h2><p class=lead>{} compared, {} with their bodies: {} equal, {} different.",
+            n(answers.compared),
+            n(answers.bodies),
+            n(answers.equal),
+            n(answers.different)
+        ));
+        self.table("facts", &["Path", "Kind", "Answers", "For example", ""], |rows| {
+            for one in &answers.differences {
+                let _ = write!(rows, "<tr><th scope=row><code>{}</code>", escape(&one.path));
+                let _ = write!(rows, "<td class=text>{}<td class=text>{}", one.kind, n(one.answers));
+                let _ = write!(rows, "<td class=text>{}<td class=text>{}", escape(&one.request), escape(&one.change()));
+            }
+        });
+        let paths = [("Ignored", &answers.ignored), ("Noise, found by asking twice", &answers.learned)];
+        for (name, paths) in paths.into_iter().filter(|(_, paths)| !paths.is_empty()) {
+            self.push(&format!("<p class=note>{name}: {}.", escape(&paths.join(", "))));
         }
     }
 

@@ -141,6 +141,11 @@ fn what_others_named_cannot_become_markup() {
     result.targets[0].name = evil.into();
     result.command_line.push(evil.into());
     result.notes.push(evil.into());
+    let mut answers = fixture::answers();
+    answers.differences[0].path = evil.into();
+    answers.differences[0].replayed = evil.into();
+    answers.ignored.push(evil.into());
+    result.answers = Some(answers);
     result.environment.host = evil.into();
     result.gates[0].measured = evil.into();
     result.gates[1].gate = evil.into();

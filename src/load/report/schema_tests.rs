@@ -70,6 +70,7 @@ fn with_everything() -> RunResult {
     let mut result = fixture::void();
     result.plan.deadline_s = Some(1.5);
     result.waterfall = Some(fixture::waterfall());
+    result.answers = Some(fixture::answers());
     result
 }
 

@@ -4,6 +4,7 @@ use super::super::censored::{Censored, Reading, Statistic};
 use super::super::result::{Outcome, RunResult, Totals};
 use super::{HistogramError, Look, explain, format, measured_seconds, repeat_line, targets, verdict, what_ran};
 
+mod answers;
 mod waterfall;
 
 /// Where the text of each line begins, after its name.
@@ -39,6 +40,9 @@ pub fn render(result: &RunResult, look: &Look) -> Result<String, HistogramError>
         waterfall::write(&mut page, found);
     }
     page.answers(&result.totals);
+    if let Some(answers) = &result.answers {
+        answers::write(&mut page, answers);
+    }
     page.each_target(result);
     page.generator(result);
     page.gates(result);

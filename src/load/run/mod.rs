@@ -6,6 +6,7 @@ mod job;
 mod notes;
 mod outputs;
 
+use std::future::Future;
 use std::io::{self, IsTerminal, Write};
 use std::net::TcpListener;
 
@@ -61,7 +62,36 @@ pub async fn execute(
     let job = Job::new(&options, config).map_err(Failure::usage)?;
     let LoadOptions { connection, judgement, output, .. } = options;
     let terms = Terms { allow_target: connection.allow_target, judgement, output, command_line };
-    conduct(job, terms, |client| client, |_| Vec::new()).await
+    conduct(job, terms, Plain).await
+}
+
+/// In what a kind of test differs from a plain one.
+pub trait Course {
+    type Protocol: Protocol;
+
+    /// How the client of a worker is used.
+    fn protocol(&self, client: Client) -> Self::Protocol;
+
+    /// Before the run, with a client of its own. What is sent here is in no number of the report.
+    fn prepare(&self, client: &Client) -> impl Future<Output = ()>;
+
+    /// Adds to the result what only it knows.
+    fn conclude(&self, result: &mut RunResult);
+}
+
+/// Sends what the plan says.
+struct Plain;
+
+impl Course for Plain {
+    type Protocol = Client;
+
+    fn protocol(&self, client: Client) -> Client {
+        client
+    }
+
+    async fn prepare(&self, _: &Client) {}
+
+    fn conclude(&self, _: &mut RunResult) {}
 }
 
 /// What a test is judged by and where it is reported.
@@ -72,18 +102,12 @@ pub struct Terms {
     pub command_line: Vec<String>,
 }
 
-/// Performs a job from the safety checks to the reports. `protocol` says how the client of a worker is used, `remark`
-/// what else is to be said of the result.
+/// Performs a job from the safety checks to the reports.
 ///
 /// # Errors
 ///
 /// As [`execute`].
-pub async fn conduct<P: Protocol>(
-    mut job: Job,
-    terms: Terms,
-    protocol: impl Fn(Client) -> P,
-    remark: impl FnOnce(&RunResult) -> Vec<String>,
-) -> Result<Exit, Failure> {
+pub async fn conduct(mut job: Job, terms: Terms, course: impl Course) -> Result<Exit, Failure> {
     let Terms { allow_target, judgement, output, command_line } = terms;
     let resolved = resolve_all(&job).await.map_err(Failure::failed)?;
     safety::check_targets(&resolved, &allow_target).map_err(Failure::usage)?;
@@ -110,15 +134,16 @@ pub async fn conduct<P: Protocol>(
     }
 
     let gates = if judgement.abort_on_fail { judgement.fail.as_slice() } else { &[] };
-    let clients = (0..job.workers).map(|_| blueprint.client().map(&protocol)).collect::<io::Result<Vec<P>>>();
-    let clients = clients.map_err(Failure::failed)?;
+    let clients = (0..job.workers).map(|_| blueprint.client().map(|client| course.protocol(client)));
+    let clients = clients.collect::<io::Result<Vec<_>>>().map_err(Failure::failed)?;
+    course.prepare(&blueprint.client().map_err(Failure::failed)?).await;
     let (report, missed) = perform(&job, clients, &output, manner, metrics, gates).await.map_err(Failure::failed)?;
     let mut result = report.into_result(command_line, &job.names);
     result.waterfall = follower.map(Follower::finish).transpose().map_err(Failure::failed)?;
     result.notes = job.remarks.clone();
     result.notes.extend(notes::of(&job, &blueprint, &result));
     result.notes.extend(result.waterfall.iter().flat_map(Waterfall::remarks));
-    result.notes.extend(remark(&result));
+    course.conclude(&mut result);
     judge(&judgement.fail, missed, &mut result)?;
     show(&result)?;
     outputs.write(&result).map_err(Failure::failed)?;
