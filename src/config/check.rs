@@ -12,8 +12,8 @@ use super::elements::limits::{Queue, check_queue};
 use super::elements::route::Route;
 use super::elements::upstream::Upstream;
 use super::model::{
-    self, ClientGone, Deadline, EndpointAddress, HeaderEdits, HostPolicy, Rewrite, RouteAction, RouteMatch, Upgrades,
-    UpstreamProtocol,
+    self, ClientGone, Deadline, EndpointAddress, HeaderEdits, HostPolicy, Objective, Rewrite, RouteAction, RouteMatch,
+    Upgrades, UpstreamProtocol,
 };
 use super::source::Span;
 use super::suggest::nearest;
@@ -179,7 +179,7 @@ fn check_upstream_names(cx: &mut Decoder<'_>, root: &Root, route: &NamedItem<Rou
 }
 
 /// A misspelt key was reported that may have been this one.
-fn is_misspelt(cx: &Decoder<'_>, key: &str) -> bool {
+pub fn is_misspelt(cx: &Decoder<'_>, key: &str) -> bool {
     let named = format!("`{key}`");
     cx.problems.iter().any(|problem| {
         problem.code == Code::UnknownKey && problem.help.as_ref().is_some_and(|help| help.contains(&named))
@@ -386,6 +386,7 @@ fn matching_only(name: &str, matches: RouteMatch) -> model::Route {
         matches,
         action: RouteAction::Respond { status: 204, content_type: String::new(), body: String::new() },
         deadline: Deadline::None,
+        objective: Objective::default(),
         rate_limits: Vec::new(),
         in_flight: None,
         client_in_flight: None,

@@ -308,6 +308,7 @@ pub struct Route {
     pub matches: RouteMatch,
     pub action: RouteAction,
     pub deadline: Deadline,
+    pub objective: Objective,
     pub rate_limits: Vec<Arc<RateLimit>>,
     pub in_flight: Option<InFlight>,
     pub client_in_flight: Option<ClientInFlight>,
@@ -391,6 +392,22 @@ pub enum FaultEnd {
     Abort(u16),
     /// By breaking the connection.
     Reset,
+}
+
+/// What a route promises; nothing by default. Shares lie between 0 and 1, both excluded.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Objective {
+    /// The share of requests to be answered without a failure.
+    pub availability: Option<f64>,
+    pub latency: Option<LatencyObjective>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LatencyObjective {
+    /// From the first byte of the request to the last of the answer.
+    pub within: Duration,
+    /// The share of the requests answered well that are to be as fast.
+    pub target: f64,
 }
 
 #[derive(Debug, Clone, PartialEq)]

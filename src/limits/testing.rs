@@ -88,6 +88,7 @@ pub fn route(name: &str) -> Route {
         },
         action: RouteAction::Respond { status: 200, content_type: "text/plain".into(), body: String::new() },
         deadline: Deadline::None,
+        objective: Objective::default(),
         rate_limits: Vec::new(),
         in_flight: None,
         client_in_flight: None,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::model::{ClientGone, Deadline, HeaderEdits, HostPolicy, RouteAction, Segment, Upgrades};
+use crate::config::model::{ClientGone, Deadline, HeaderEdits, HostPolicy, Objective, RouteAction, Segment, Upgrades};
 
 fn host(text: &str) -> HostPattern {
     match text.strip_prefix('*') {
@@ -49,6 +49,7 @@ fn route(name: &str, hosts: &str, methods: &str, pattern: &str, headers: &str) -
         },
         action: RouteAction::Respond { status: 200, content_type: String::new(), body: String::new() },
         deadline: Deadline::After(Duration::from_secs(1)),
+        objective: Objective::default(),
         rate_limits: Vec::new(),
         in_flight: None,
         client_in_flight: None,

@@ -106,6 +106,19 @@ metrics! {
         "Requests ended by time, by the phase in which it ran out and by which limit (the phase's own timeout, or the deadline).",
         "None in a healthy system; limit=\"deadline\" with a long queue wait asks for fewer permits or a shorter queue.";
 
+    OBJECTIVE_RATIO = "forebay_objective_ratio", Gauge, None, ["route", "objective"],
+        "What the route promises: the share of its requests that is to be answered (availability), or answered in time (latency).",
+        "As configured; alerts of error budgets compare with it.";
+    OBJECTIVE_LATENCY = "forebay_objective_latency_seconds", Gauge, Seconds, ["route"],
+        "The time within which the route promises to answer.",
+        "As configured; draw it as a line over the route's duration.";
+    OBJECTIVE_REQUESTS = "forebay_objective_requests_total", Counter, None, ["route", "objective"],
+        "Requests that the objective is about: for availability those that were Forebay's to answer (not those that the client broke, left, or had no right to), for latency those answered well.",
+        "Most requests; else clients send much that is refused.";
+    OBJECTIVE_MISSES = "forebay_objective_misses_total", Counter, None, ["route", "objective"],
+        "Requests that missed the objective: not answered, or later than promised. Counted at the promised time itself, not at a bucket.",
+        "Its share of forebay_objective_requests_total stays below 1 minus the objective; the reasons say what is wrong.";
+
     UPSTREAM_ATTEMPTS = "forebay_upstream_attempts_total", Counter, None, ["upstream", "reason"],
         "Attempts to get an answer from the upstream, by the reason why they ended.",
         "Mostly ok; more attempts than requests means that connects fail and are tried elsewhere.";

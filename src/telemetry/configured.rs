@@ -104,7 +104,7 @@ impl Telemetry {
     }
 
     fn apply_route(&self, route: &Route) {
-        self.route(&route.name);
+        self.route(&route.name).promise(route.objective);
         if let Deadline::After(deadline) = route.deadline {
             self.timeout("route", &route.name, "deadline", deadline);
         }

@@ -275,6 +275,7 @@ fn snapshot_route(snapshot: &mut Snapshot, name: &str, route: &RouteMetrics, now
     for (index, method) in METHODS.iter().enumerate() {
         snapshot.number(&REQUESTS_BY_METHOD, &[name, method], route.methods.get(index) as f64);
     }
+    route.promises.snapshot(snapshot, name, |reason| route.requests(reason));
     snapshot.histogram(&REQUEST_DURATION, &[name], route.duration.snapshot());
     snapshot.histogram(&REQUEST_FIRST_BYTE, &[name], route.first_byte.snapshot());
     snapshot.histogram(&REQUEST_OVERHEAD, &[name], route.overhead.snapshot());

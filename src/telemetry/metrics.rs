@@ -10,8 +10,10 @@ use std::time::{Duration, SystemTime};
 use prometheus::{IntCounter, IntGauge};
 
 use super::histogram::{Histogram, Layout};
+use super::objective::Promises;
 use super::scalars::Scalars;
 use super::{InFlightMeter, Reason, RequestRecord, catalogue};
+use crate::config::model::Objective;
 
 /// One counter for each value of a closed list.
 #[derive(Debug)]
@@ -44,6 +46,7 @@ pub struct RouteMetrics {
     pub(super) duration: Histogram,
     pub(super) first_byte: Histogram,
     pub(super) overhead: Histogram,
+    pub(super) promises: Promises,
     request_bytes: IntCounter,
     response_bytes: IntCounter,
 }
@@ -77,6 +80,7 @@ impl RouteMetrics {
             duration: Histogram::with_exemplars(layout.clone()),
             first_byte: Histogram::new(layout.clone()),
             overhead: Histogram::new(layout.clone()),
+            promises: Promises::default(),
             request_bytes: scalars.counter(&catalogue::REQUEST_BYTES, &[name]),
             response_bytes: scalars.counter(&catalogue::RESPONSE_BYTES, &[name]),
         }
@@ -85,6 +89,11 @@ impl RouteMetrics {
     /// How many requests ended for this reason.
     pub fn requests(&self, reason: Reason) -> u64 {
         self.reasons.get(reason.index())
+    }
+
+    /// What the route promises from now on. Counters go on.
+    pub fn promise(&self, objective: Objective) {
+        self.promises.set(objective);
     }
 
     pub(super) fn finish(&self, record: &RequestRecord, at: SystemTime) {
@@ -100,6 +109,7 @@ impl RouteMetrics {
             self.first_byte.observe(first_byte);
         }
         self.overhead.observe(timings.overhead());
+        self.promises.ended(record.reason, timings.total);
         self.request_bytes.inc_by(record.request_bytes);
         self.response_bytes.inc_by(record.response_bytes);
     }

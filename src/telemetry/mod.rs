@@ -20,6 +20,7 @@ mod jobs;
 pub mod logging;
 pub mod metrics;
 mod mirror;
+mod objective;
 mod protobuf;
 mod reason;
 mod record;

@@ -176,6 +176,23 @@ impl Reason {
     }
 }
 
+impl Reason {
+    /// For an objective of availability: whether the request was answered as promised. `None` when that was not
+    /// Forebay's to keep: the client sent something wrong, wanted more than its share (429), left, or let an upgraded
+    /// connection lie idle.
+    pub const fn promise_kept(self) -> Option<bool> {
+        match (self, self.class()) {
+            (Reason::UpgradeIdle, _) => None,
+            (_, ReasonClass::Success) => Some(true),
+            (_, ReasonClass::ClientError | ReasonClass::ClientGone) => None,
+            (_, ReasonClass::Limited) if self.status() == 429 => None,
+            (_, ReasonClass::Limited | ReasonClass::UpstreamError | ReasonClass::Timeout | ReasonClass::Internal) => {
+                Some(false)
+            }
+        }
+    }
+}
+
 /// `docs/reasons.md`.
 pub fn markdown_table() -> String {
     let mut text = String::from(

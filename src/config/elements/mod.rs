@@ -7,6 +7,7 @@ pub mod limits;
 pub mod listener;
 pub mod mirror;
 pub mod record;
+pub mod objective;
 pub mod route;
 pub mod service;
 pub mod upstream;

@@ -9,6 +9,7 @@ use super::limits::{
     ClientInFlight, MOST_IN_FLIGHT, Queue, RateLimit, check_queue, no_effect, resolve_in_flight, resolve_rate_limits,
 };
 use super::mirror::Mirror;
+use super::objective::Objective;
 use crate::config::decode::{Decoder, Field, element};
 use crate::config::describe::{DAY, GIB, MILLISECOND};
 use crate::config::diagnostic::{Code, Problem};
@@ -39,6 +40,8 @@ element! {
         results_of: String = none, instead_of(&["results"]), example("\"report\"");
         /// The time for everything: queue, connection, every attempt, the whole body. "none" for streams.
         deadline: model::Deadline = "15s", between(MILLISECOND, DAY), instead_of(&["timeout", "request_timeout"]);
+        /// What the route promises, for alerts and dashboards.
+        objective: Objective = none, instead_of(&["slo", "objectives"]), example("{ availability = \"99.9%\", latency = \"300ms\" }");
         /// A limit on the rate, or a list of them. The strictest decides.
         rate_limit: OneOrMany<RateLimit> = none, instead_of(&["rate_limits", "ratelimit", "limit_req", "rate"]), example("{ rate = \"100/s\", burst = 20, key = \"client_ip\" }");
         /// Requests in flight on this route.
@@ -111,11 +114,14 @@ impl Route {
         let rate_limits = resolve_rate_limits(cx, &path, &format!("route/{name}"), &self.rate_limit);
         let client_in_flight =
             if self.client_in_flight.is_written() { Some(self.client_in_flight.get()?.resolve()?) } else { None };
+        let objective =
+            if self.objective.is_written() { self.objective.get()?.resolve()? } else { model::Objective::default() };
         Some(model::Route {
             name: name.to_owned(),
             matches: self.resolve_match()?,
             action: self.resolve_action(upstreams, results)?,
             deadline: self.deadline.copied()?,
+            objective,
             rate_limits: rate_limits?.into_iter().map(Arc::new).collect(),
             in_flight: resolve_in_flight(&self.max_in_flight, &self.queue)?,
             client_in_flight,
@@ -204,6 +210,9 @@ impl Route {
         self.check_rewrite(cx);
         self.check_limits(cx);
         self.check_upgrades(cx);
+        if let Some(objective) = self.objective.get() {
+            objective.check(cx, self.objective.key_span(), &self.deadline, &self.upgrades);
+        }
         if self.respond.is_written() {
             self.check_respond(cx);
         } else if self.aggregate.is_written() || self.results_of.is_written() {

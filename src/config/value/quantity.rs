@@ -170,6 +170,49 @@ impl Value for Deadline {
     }
 }
 
+/// The share of something, between 0 and 1 and neither, written as `"99.9%"`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Percentage(pub f64);
+
+impl Value for Percentage {
+    fn shape() -> Shape {
+        Shape::Text {
+            what: "a percentage such as \"99.9%\"",
+            pattern: Some(r"^\s*([0-9]+(\.[0-9]+)?\s*%|.*\$\{.*)\s*$"),
+        }
+    }
+
+    fn decode(cx: &mut Decoder<'_>, node: &Node) -> Option<Self> {
+        refuse_bare_number(cx, node, |n| {
+            let percent = n.parse().map_or(0.0, |share: f64| if share < 1.0 { share * 100.0 } else { share });
+            // Rounded, as 0.999 times 100 is a little more than 99.9.
+            let shown = format!("{}%", (percent * 1e6).round() / 1e6);
+            [shown.clone(), if shown == "99.9%" { "99%".to_owned() } else { "99.9%".to_owned() }]
+        })?;
+        from_text(cx, node, parse_percentage)
+    }
+
+    fn show(&self) -> Option<Json> {
+        Some(format!("{}%", (self.0 * 1e8).round() / 1e6).into())
+    }
+}
+
+fn parse_percentage(text: &str) -> Result<Percentage, TextError> {
+    let Some(number) = text.trim().strip_suffix('%').map(str::trim_end) else {
+        return Err(TextError::new("is not a percentage").help("write it as in \"99.9%\""));
+    };
+    let is_decimal = number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    // Shifted as text: a hundredth of 99.9 as a binary number is not quite 0.999.
+    match format!("{number}e-2").parse::<f64>() {
+        Ok(share) if is_decimal && share > 0.0 && share < 1.0 => Ok(Percentage(share)),
+        Ok(share) if is_decimal && share >= 1.0 => {
+            Err(TextError::new("leaves no room for a single failure").help("promise less than 100%, as in \"99.9%\""))
+        }
+        Ok(_) if is_decimal => Err(TextError::new("promises nothing").help("write more than 0%, as in \"99.9%\"")),
+        _ => Err(TextError::new("is not a percentage").help("write it as in \"99.9%\"")),
+    }
+}
+
 /// A number without a unit is the commonest slip: both likely meanings are offered.
 fn refuse_bare_number(cx: &mut Decoder<'_>, node: &Node, meanings: impl FnOnce(&str) -> [String; 2]) -> Option<()> {
     let number = match node.kind {

@@ -64,6 +64,7 @@ fn route(name: &str, upstream: &Arc<Upstream>) -> Arc<Route> {
         },
         action: RouteAction::Proxy { upstream: upstream.clone() },
         deadline: Deadline::After(Duration::from_millis(2500)),
+        objective: Objective::default(),
         rate_limits: vec![Arc::new(limit)],
         in_flight: None,
         client_in_flight: None,
