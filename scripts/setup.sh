@@ -13,6 +13,7 @@ cd "$(dirname "$0")/.."
 build_packages=(cmake gcc g++ make)
 test_packages=("${build_packages[@]}" curl python3 python3-venv postgresql util-linux)
 prometheus=2.42
+new_prometheus=3.5.3
 
 main() {
   case "${1:-all}" in
@@ -24,6 +25,7 @@ main() {
     all)
       install_packages "${test_packages[@]}"
       install_prometheus
+      install_new_prometheus
       install_python_packages
       ;;
     *)
@@ -72,6 +74,44 @@ install_prometheus() {
   dpkg -x "$download"/prometheus_*.deb "$tools"
   rm -r "$download"
   "$tools/usr/bin/prometheus" --version 2>&1 | grep -q "version $prometheus"
+}
+
+# A newer one beside it, from Debian's newer releases, whose lists are kept apart from those of this machine. The pinned
+# version is on sid until sid moves on; then what sid has is taken, and at last the newest 2 of trixie. All need no more
+# than this machine's libc. About ten seconds and 36 MB, once.
+install_new_prometheus() {
+  local tools=target/tools/new
+  [ -x "$tools/usr/bin/prometheus" ] && [ -x "$tools/usr/bin/promtool" ] && return
+  update_package_lists
+  fetch_prometheus sid "$new_prometheus*" "$tools" || fetch_prometheus sid '3.*' "$tools" ||
+    fetch_prometheus trixie '2.5*' "$tools" || {
+      echo "setup: no newer Prometheus can be had from the Debian mirror; see install_new_prometheus in $0" >&2
+      exit 1
+    }
+  "$tools/usr/bin/prometheus" --version 2>&1 | head -1
+}
+
+# Unpacks server and promtool of a version pattern of a release of Debian.
+fetch_prometheus() {
+  local release=$1 version=$2 tools=$3 work mirror
+  say "unpacking Prometheus $version of $release into $tools"
+  mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Label: Debian' | head -1)
+  [ -n "$mirror" ] || return 1
+  work=$(mktemp -d)
+  mkdir -p "$work/lists/partial" "$tools"
+  echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $release main" >"$work/sources.list"
+  local apart=(-q -o "Dir::Etc::sourcelist=$work/sources.list" -o Dir::Etc::sourceparts=- -o "Dir::State::lists=$work/lists"
+    -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o Acquire::Languages=none -o APT::Sandbox::User=root)
+  local result=0
+  (apt-get "${apart[@]}" update && cd "$work" &&
+    apt-get "${apart[@]}" download "prometheus=$version" "promtool=$version") >"$work/log" 2>&1 || result=$?
+  if [ $result -eq 0 ]; then
+    dpkg -x "$work"/prometheus_*.deb "$tools" && dpkg -x "$work"/promtool_*.deb "$tools" || result=$?
+  else
+    tail -3 "$work/log" >&2
+  fi
+  rm -r "$work"
+  return $result
 }
 
 install_python_packages() {

@@ -2,9 +2,12 @@
 //! label that a metric does not have fails a test. [`query`] makes PromQL, [`panel`] the JSON of a panel, and each
 //! dashboard is a list of panels. Classic JSON and Grafana's own panels only.
 
+mod aggregation;
 mod limits;
+mod load_run;
 mod overview;
 mod panel;
+mod process;
 mod query;
 mod upstreams;
 
@@ -20,6 +23,8 @@ struct Dashboard {
     name: &'static str,
     title: &'static str,
     description: &'static str,
+    /// What tells which jobs and instances there are, by metrics that each of them always has.
+    processes: &'static [&'static catalogue::Metric],
     /// Variables beside data source, job and instance.
     variables: &'static [Variable],
     panels: Vec<Panel>,
@@ -34,24 +39,36 @@ struct Variable {
 /// File name and content of every dashboard.
 pub fn files() -> Vec<(String, String)> {
     let file = |dashboard: Dashboard| (format!("{}.json", dashboard.name), format!("{:#}\n", dashboard.json()));
-    [overview::dashboard(), upstreams::dashboard(), limits::dashboard()].map(file).into()
+    let dashboards = [
+        overview::dashboard(),
+        upstreams::dashboard(),
+        limits::dashboard(),
+        aggregation::dashboard(),
+        load_run::dashboard(),
+        process::dashboard(),
+    ];
+    dashboards.map(file).into()
 }
+
+/// The sidecar itself.
+const SIDECAR: &[&catalogue::Metric] = &[&catalogue::BUILD_INFO];
 
 impl Dashboard {
     fn json(self) -> Value {
+        let processes = one_of(self.processes);
         let mut variables = vec![
             json!({
                 "type": "datasource", "name": "datasource", "label": "Data source", "query": "prometheus", "hide": 0,
                 "refresh": 1, "regex": "", "includeAll": false, "multi": false, "options": [],
             }),
-            choice("job", &format!("label_values({}, job)", catalogue::BUILD_INFO.name)),
-            choice("instance", &format!("label_values({}{{job=~\"$job\"}}, instance)", catalogue::BUILD_INFO.name)),
+            choice("job", &format!("label_values({{{processes}}}, job)")),
+            choice("instance", &format!("label_values({{{processes},job=~\"$job\"}}, instance)")),
         ];
         variables.extend(self.variables.iter().map(|variable| {
             let Variable { label, metric } = variable;
             choice(label, &format!("label_values({}{{job=~\"$job\",instance=~\"$instance\"}}, {label})", metric.name))
         }));
-        let panels: Vec<Value> = panel::laid_out(self.panels);
+        let panels: Vec<Value> = panel::laid_out(self.description, self.panels);
         json!({
             "uid": format!("forebay-{}", self.name),
             "title": self.title,
@@ -69,8 +86,9 @@ impl Dashboard {
                 "keepTime": true, "targetBlank": false, "icon": "external link", "tooltip": "", "url": "",
             }],
             "annotations": { "list": [
-                annotation("Reloads", "blue", &catalogue::CONFIG_LAST_RELOAD_SUCCESS_TIMESTAMP),
-                annotation("Restarts", "orange", &catalogue::PROCESS_START_TIME),
+                annotation("Reloads", "blue", &changes(&catalogue::CONFIG_LAST_RELOAD_SUCCESS_TIMESTAMP)),
+                annotation("Restarts", "orange", &changes(&catalogue::PROCESS_START_TIME)),
+                annotation("Load tests", "purple", &load_tests()),
             ] },
             "templating": { "list": variables },
             "panels": panels,
@@ -90,12 +108,30 @@ fn choice(name: &str, query: &str) -> Value {
     })
 }
 
-/// Marks each change of an instant that a metric tells.
-fn annotation(name: &str, colour: &str, metric: &catalogue::Metric) -> Value {
+/// A matcher for these metrics.
+fn one_of(metrics: &[&catalogue::Metric]) -> String {
+    let names: Vec<&str> = metrics.iter().map(|metric| metric.name).collect();
+    match names.as_slice() {
+        [name] => format!("__name__=\"{name}\""),
+        names => format!("__name__=~\"{}\"", names.join("|")),
+    }
+}
+
+/// Each change of an instant that a metric tells.
+fn changes(metric: &catalogue::Metric) -> String {
+    format!("changes({}[$__rate_interval]) > 0", selector(metric, ""))
+}
+
+/// Whoever loads the sidecar is another process: all of them are marked.
+fn load_tests() -> String {
+    let measuring = selector(&catalogue::LOAD_PHASE, "phase=\"measuring\"");
+    format!("sum by (job, instance) ({measuring}) > 0")
+}
+
+fn annotation(name: &str, colour: &str, expression: &str) -> Value {
     json!({
         "name": name, "enable": true, "hide": false, "iconColor": colour, "datasource": datasource(),
-        "expr": format!("changes({}[$__rate_interval]) > 0", selector(metric, "")),
-        "titleFormat": name, "textFormat": "{{instance}}", "tagKeys": "", "step": "", "useValueForTime": false,
+        "expr": expression, "titleFormat": name, "textFormat": "{{instance}}", "tagKeys": "", "step": "", "useValueForTime": false,
     })
 }
 

@@ -1,108 +1,151 @@
 //! Is it well, and if not, since when, on which route and why.
 
 use super::panel::{Look, Panel};
-use super::query::{quantile, rate, selector, share, total};
-use super::{Dashboard, Variable};
+use super::query::{largest, quantile, rate, selector, share, timeout, total};
+use super::{Dashboard, SIDECAR, Variable};
+use crate::promql::PANEL;
 use crate::telemetry::catalogue as metrics;
 
 const ERRORS: &str = r#"code="5xx""#;
+const AVAILABILITY: &str = r#"objective="availability""#;
 
 pub(super) fn dashboard() -> Dashboard {
     Dashboard {
         name: "overview",
         title: "Forebay / Overview",
-        description: "Rate, errors and duration of each route, and what a limit or a timeout ended.",
+        description: "Is it well, and if not, since when, on which route and why: rate, errors and duration of each route \
+                      against what it promises.",
+        processes: SIDECAR,
         variables: &[Variable { label: "route", metric: &metrics::REQUESTS }],
-        panels: [numbers(), requests(), waiting(), process()].into_iter().flatten().collect(),
+        panels: [numbers(), requests(), durations(), waiting(), routes(), fleet()].into_iter().flatten().collect(),
     }
 }
 
 fn numbers() -> Vec<Panel> {
-    let stat = |title, description, unit, bounds, expression: String| Panel {
-        title,
-        description,
-        unit,
-        look: Look::Stat { bounds },
-        targets: vec![(expression, "")],
-    };
     vec![
-        stat(
+        Panel::stat(
             "Requests",
             "All requests that ended. A sudden drop with growing durations means that clients wait.",
             "reqps",
             None,
             rate(&metrics::REQUESTS, "", ""),
         ),
-        stat(
+        Panel::stat(
             "Errors",
             "Answers of 5xx among all. Below 1 % is normal for most; the reasons below say which.",
             "percentunit",
             Some((0.01, 0.05)),
             share(&metrics::REQUESTS_BY_CODE, "", ERRORS),
         ),
-        stat(
+        Panel::stat(
+            "Burn of the worst objective",
+            "How many times faster than allowed an error budget is being used up. Below 1 the promise holds; an alert comes \
+             at 14.4 for an hour. Empty when no route has an `objective`.",
+            "short",
+            Some((1.0, 6.0)),
+            format!("max({})", burn("route, objective", "")),
+        ),
+        Panel::stat(
             "Duration p99",
             "Of all routes together. Compare with the deadlines of the routes.",
             "s",
             None,
             quantile("0.99", &metrics::REQUEST_DURATION, ""),
         ),
-        stat(
+        Panel::stat(
             "In flight",
             "Requests that wait or are worked on. Growing at a steady rate means that an upstream became slower.",
             "short",
             None,
             total(&metrics::REQUESTS_IN_FLIGHT, ""),
         ),
-        stat(
+        Panel::stat(
             "Refused configurations",
             "Processes whose last reload failed: the old configuration runs on. Run `forebay check` on the file.",
             "short",
             Some((1.0, 1.0)),
             format!("count({}) - sum({0})", selector(&metrics::CONFIG_LAST_RELOAD_SUCCESSFUL, "")),
         ),
-        stat(
-            "Panics",
-            "Caught panics per second. Always 0; otherwise look for them in the log and report them.",
-            "short",
-            Some((1e-9, 1e-9)),
-            rate(&metrics::PANICS, "", ""),
-        ),
     ]
+}
+
+/// The share of misses over the share that the objective allows.
+fn burn(by: &str, extra: &str) -> String {
+    let misses = rate(&metrics::OBJECTIVE_MISSES, by, extra);
+    let requests = rate(&metrics::OBJECTIVE_REQUESTS, by, extra);
+    format!("{misses} / ({requests} > 0) / (1 - {})", largest(&metrics::OBJECTIVE_RATIO, by, extra))
 }
 
 fn requests() -> Vec<Panel> {
     vec![
-        Panel {
-            look: Look::Stacked,
-            ..Panel::lines(
-                "Requests by reason",
-                "Why requests ended, ok among them. docs/reasons.md says for each what happened and what to change.",
-                "reqps",
-                vec![(rate(&metrics::REQUESTS, "reason", "") + " > 0", "{{reason}}")],
-            )
-        },
-        Panel::lines(
-            "Errors by route",
-            "Answers of 5xx among all of the route. A gap is a time without requests.",
-            "percentunit",
-            vec![(share(&metrics::REQUESTS_BY_CODE, "route", ERRORS), "{{route}}")],
+        Panel::stacked(
+            "Requests by reason",
+            "Why requests ended, ok among them. docs/reasons.md says for each what happened and what to change.",
+            "reqps",
+            (rate(&metrics::REQUESTS, "reason", "") + " > 0", "{{reason}}"),
         ),
         Panel::lines(
-            "Duration by route",
+            "Failures by route against the objective",
+            "Answers of 5xx among all of the route, and what its objective of availability allows. Above the line for long, the \
+             error budget is used up. A gap is a time without requests.",
+            "percentunit",
+            vec![
+                (share(&metrics::REQUESTS_BY_CODE, "route", ERRORS), "{{route}}"),
+                (format!("1 - {}", largest(&metrics::OBJECTIVE_RATIO, "route", AVAILABILITY)), "allowed {{route}}"),
+            ],
+        ),
+        Panel::lines(
+            "Error budget burn",
+            "1 uses up exactly what the objective allows. The alerts come above 14.4 (an hour), 6 (six hours), 3 (a day) and 1 \
+             (three days).",
+            "short",
+            vec![(burn("route, objective", ""), "{{route}} {{objective}}")],
+        ),
+        Panel::stacked(
+            "Requests by method",
+            "The mix is steady for a steady client; a change explains a change of latency.",
+            "reqps",
+            (rate(&metrics::REQUESTS_BY_METHOD, "method", "") + " > 0", "{{method}}"),
+        ),
+    ]
+}
+
+fn durations() -> Vec<Panel> {
+    vec![
+        Panel::lines(
+            "Duration by route against its objective and deadline",
             "From the first byte of the request to the last of the answer. A line that lies flat at a timeout's value \
              is what that timeout ended.",
             "s",
             vec![
                 (quantile("0.5", &metrics::REQUEST_DURATION, "route"), "p50 {{route}}"),
+                (quantile("0.95", &metrics::REQUEST_DURATION, "route"), "p95 {{route}}"),
                 (quantile("0.99", &metrics::REQUEST_DURATION, "route"), "p99 {{route}}"),
+                (largest(&metrics::OBJECTIVE_LATENCY, "route", ""), "promised {{route}}"),
+                (timeout("route", "deadline"), "deadline {{route}}"),
             ],
         ),
+        Panel {
+            look: Look::Heat,
+            ..Panel::lines(
+                "Durations",
+                "How many requests took how long. Two bands are two kinds of requests, or a cache; a band at a timeout's \
+                 value is what that timeout ended.",
+                "s",
+                vec![(PANEL.buckets(&metrics::REQUEST_DURATION), "{{le}}")],
+            )
+        },
         Panel::lines(
             "First byte by route, p99",
             "Far below the duration means that bodies are slow, not the thinking of the upstream.",
             "s",
             vec![(quantile("0.99", &metrics::REQUEST_FIRST_BYTE, "route"), "{{route}}")],
+        ),
+        Panel::lines(
+            "Added by Forebay, p99",
+            "Below a millisecond unless clients are slow to send or to read; otherwise look at CPU and runtime lag.",
+            "s",
+            vec![(quantile("0.99", &metrics::REQUEST_OVERHEAD, "route"), "{{route}}")],
         ),
     ]
 }
@@ -128,33 +171,65 @@ fn waiting() -> Vec<Panel> {
             vec![(rate(&metrics::TIMEOUTS, "route, phase, limit", ""), "{{route}} {{phase}} by {{limit}}")],
         ),
         Panel::lines(
-            "Added by Forebay, p99",
-            "Below a millisecond unless clients are slow to send or to read; otherwise look at CPU and runtime lag.",
-            "s",
-            vec![(quantile("0.99", &metrics::REQUEST_OVERHEAD, "route"), "{{route}}")],
+            "Bodies",
+            "Bytes received from clients and sent to them. Steady for steady clients.",
+            "Bps",
+            vec![
+                (rate(&metrics::REQUEST_BYTES, "route", ""), "in {{route}}"),
+                (rate(&metrics::RESPONSE_BYTES, "route", ""), "out {{route}}"),
+            ],
         ),
         Panel::lines(
-            "Runtime lag, p99",
-            "How late the event loop is. Above some milliseconds, CPUs are missing or something blocks it.",
-            "s",
-            vec![(quantile("0.99", &metrics::RUNTIME_LAG, "runtime"), "{{runtime}}")],
+            "Work without a client",
+            "Requests worked on although their client has left, and how such work ended. Many mean that clients give up \
+             before the upstream answers.",
+            "short",
+            vec![
+                (total(&metrics::DETACHED_TASKS, ""), "running"),
+                (rate(&metrics::DETACHED_TASKS_ENDED, "result", ""), "{{result}} per second"),
+            ],
         ),
     ]
 }
 
-fn process() -> Vec<Panel> {
+fn routes() -> Vec<Panel> {
+    vec![Panel {
+        look: Look::Table { by: "route" },
+        ..Panel::lines(
+            "Routes",
+            "Now. Sort by a column to find the route that stands out, then choose it above and follow the links to the \
+             other dashboards.",
+            "short",
+            vec![
+                (rate(&metrics::REQUESTS, "route", ""), "requests/s"),
+                (share(&metrics::REQUESTS_BY_CODE, "route", ERRORS), "errors (share)"),
+                (quantile("0.5", &metrics::REQUEST_DURATION, "route"), "p50 (s)"),
+                (quantile("0.95", &metrics::REQUEST_DURATION, "route"), "p95 (s)"),
+                (quantile("0.99", &metrics::REQUEST_DURATION, "route"), "p99 (s)"),
+                (rate(&metrics::REQUESTS_IN_FLIGHT_SECONDS, "route", ""), "in flight (mean)"),
+            ],
+        )
+    }]
+}
+
+fn fleet() -> Vec<Panel> {
     vec![
         Panel::lines(
-            "CPUs in use",
-            "By instance, the ten busiest. Near the container's limit, every latency grows.",
-            "short",
-            vec![(format!("topk(10, {})", rate(&metrics::PROCESS_CPU, "instance", "")), "{{instance}}")],
+            "Slowest instances, p99",
+            "The five slowest. One far above the others is a sick machine or a sick neighbour; all together are the \
+             upstreams.",
+            "s",
+            vec![(format!("topk(5, {})", quantile("0.99", &metrics::REQUEST_DURATION, "instance")), "{{instance}}")],
         ),
         Panel::lines(
-            "Resident memory",
-            "By instance, the ten largest. Follows connections and requests in flight, and falls with them.",
-            "bytes",
-            vec![(format!("topk(10, {})", total(&metrics::PROCESS_RESIDENT_MEMORY, "instance")), "{{instance}}")],
+            "Versions and configurations",
+            "Instances by version and by hash of their configuration. More than one outside of a roll-out means that some \
+             instances were left behind.",
+            "short",
+            vec![
+                (format!("count by (version) ({})", selector(&metrics::BUILD_INFO, "")), "version {{version}}"),
+                (format!("count by (hash) ({})", selector(&metrics::CONFIG_INFO, "")), "configuration {{hash}}"),
+            ],
         ),
     ]
 }

@@ -15,6 +15,21 @@ pub(super) enum Look {
     },
     Lines,
     Stacked,
+    /// How many of each duration, over time.
+    Heat,
+    /// What is the case when: 0 and 1 by these words, 0 in the first colour.
+    States {
+        words: [&'static str; 2],
+        colours: [&'static str; 2],
+    },
+    /// One bar for each series, with bounds as for a number; where much is good, they are given as (alarm, warning).
+    Bars {
+        bounds: (f64, f64),
+    },
+    /// One line for each value of this label, one column for each target, named by its legend.
+    Table {
+        by: &'static str,
+    },
 }
 
 pub(super) struct Panel {
@@ -28,13 +43,15 @@ pub(super) struct Panel {
     pub(super) targets: Vec<(String, &'static str)>,
 }
 
-/// Numbers stand six to a row, lines two.
-pub(super) fn laid_out(panels: Vec<Panel>) -> Vec<Value> {
-    let (mut x, mut y, mut row) = (0, 0, 0);
+/// What a dashboard answers stands above; then numbers six to a row, others two, tables alone.
+pub(super) fn laid_out(question: &str, panels: Vec<Panel>) -> Vec<Value> {
+    const TEXT_HEIGHT: u32 = 2;
+    let (mut x, mut y, mut row) = (0, TEXT_HEIGHT, 0);
     let place = |(panel, id): (Panel, u32)| {
         let (width, height) = match panel.look {
             Look::Stat { .. } => (4, 4),
-            Look::Lines | Look::Stacked => (12, 8),
+            Look::Table { .. } => (24, 8),
+            _ => (12, 8),
         };
         if x + width > COLUMNS || (row != 0 && row != height) {
             (x, y) = (0, y + row);
@@ -44,7 +61,12 @@ pub(super) fn laid_out(panels: Vec<Panel>) -> Vec<Value> {
         x += width;
         panel.json(id, &place)
     };
-    panels.into_iter().zip(1..).map(place).collect()
+    let text = json!({
+        "id": 1, "type": "text", "title": "", "description": question, "transparent": true,
+        "gridPos": { "x": 0, "y": 0, "w": COLUMNS, "h": TEXT_HEIGHT },
+        "options": { "mode": "markdown", "content": question },
+    });
+    std::iter::once(text).chain(panels.into_iter().zip(2..).map(place)).collect()
 }
 
 impl Panel {
@@ -57,28 +79,83 @@ impl Panel {
         Self { title, description, unit, look: Look::Lines, targets }
     }
 
+    pub(super) fn stacked(
+        title: &'static str,
+        description: &'static str,
+        unit: &'static str,
+        target: (String, &'static str),
+    ) -> Self {
+        Self { title, description, unit, look: Look::Stacked, targets: vec![target] }
+    }
+
+    pub(super) fn stat(
+        title: &'static str,
+        description: &'static str,
+        unit: &'static str,
+        bounds: Option<(f64, f64)>,
+        expression: String,
+    ) -> Self {
+        Self { title, description, unit, look: Look::Stat { bounds }, targets: vec![(expression, "")] }
+    }
+
     fn json(self, id: u32, place: &Value) -> Value {
-        let is_stat = matches!(self.look, Look::Stat { .. });
-        let targets: Vec<Value> = self
-            .targets
-            .iter()
-            .zip('A'..)
-            .map(|((expression, legend), name)| {
-                json!({
-                    "refId": name.to_string(), "datasource": datasource(), "expr": expression, "legendFormat": legend,
-                    "editorMode": "code", "range": true, "instant": false,
-                })
-            })
-            .collect();
-        json!({
-            "id": id, "type": if is_stat { "stat" } else { "timeseries" }, "title": self.title,
-            "description": self.description, "datasource": datasource(), "gridPos": place, "targets": targets,
+        let mut panel = json!({
+            "id": id, "type": self.kind(), "title": self.title, "description": self.description,
+            "datasource": datasource(), "gridPos": place, "targets": self.targets(),
             "fieldConfig": { "defaults": self.field(), "overrides": [] },
-            "options": if is_stat { stat() } else { lines() },
-        })
+            "options": self.options(),
+        });
+        if let Look::Table { by } = self.look {
+            panel["transformations"] = self.as_one_table(by);
+        }
+        panel
+    }
+
+    fn kind(&self) -> &'static str {
+        match self.look {
+            Look::Stat { .. } => "stat",
+            Look::Lines | Look::Stacked => "timeseries",
+            Look::Heat => "heatmap",
+            Look::States { .. } => "state-timeline",
+            Look::Bars { .. } => "bargauge",
+            Look::Table { .. } => "table",
+        }
+    }
+
+    fn targets(&self) -> Vec<Value> {
+        let format = match self.look {
+            Look::Heat => "heatmap",
+            Look::Table { .. } => "table",
+            _ => "time_series",
+        };
+        let is_now = matches!(self.look, Look::Table { .. } | Look::Bars { .. });
+        let target = |((expression, legend), name): (&(String, &'static str), char)| {
+            json!({
+                "refId": name.to_string(), "datasource": datasource(), "expr": expression, "legendFormat": legend,
+                "format": format, "editorMode": "code", "range": !is_now, "instant": is_now, "exemplar": false,
+            })
+        };
+        self.targets.iter().zip('A'..).map(target).collect()
+    }
+
+    /// The columns side by side, under their legends instead of `Value #A`.
+    fn as_one_table(&self, by: &str) -> Value {
+        let names = self.targets.iter().zip('A'..).map(|((_, legend), name)| (format!("Value #{name}"), *legend));
+        let names: serde_json::Map<String, Value> = names.map(|(value, legend)| (value, legend.into())).collect();
+        json!([
+            { "id": "joinByField", "options": { "byField": by, "mode": "outer" } },
+            { "id": "organize", "options": {
+                "excludeByName": excluded_times(self.targets.len()), "indexByName": {}, "renameByName": names,
+            } },
+        ])
     }
 
     fn field(&self) -> Value {
+        let palette = json!({ "unit": self.unit, "min": 0, "color": { "mode": "palette-classic" } });
+        let with = |mut field: Value, key: &str, value: Value| {
+            field[key] = value;
+            field
+        };
         match self.look {
             Look::Stat { bounds } => {
                 let mut steps = vec![json!({ "color": "green", "value": null })];
@@ -91,31 +168,82 @@ impl Panel {
                     "thresholds": { "mode": "absolute", "steps": steps },
                 })
             }
-            Look::Lines | Look::Stacked => {
-                let is_stacked = matches!(self.look, Look::Stacked);
+            Look::Lines | Look::Stacked => with(palette, "custom", line(matches!(self.look, Look::Stacked))),
+            Look::Heat => json!({ "unit": self.unit, "custom": { "scaleDistribution": { "type": "linear" } } }),
+            Look::States { words, colours } => json!({
+                "unit": self.unit, "color": { "mode": "thresholds" },
+                "mappings": [{ "type": "value", "options": {
+                    "0": { "text": words[0], "color": colours[0], "index": 0 },
+                    "1": { "text": words[1], "color": colours[1], "index": 1 },
+                } }],
+                "thresholds": { "mode": "absolute", "steps": [
+                    { "color": colours[0], "value": null }, { "color": colours[1], "value": 1 },
+                ] },
+                "custom": { "fillOpacity": 70, "lineWidth": 0 },
+            }),
+            Look::Bars { bounds: (first, second) } => {
+                // Growing bounds warn from below, falling ones from above.
+                let colours = if first <= second { ["green", "orange", "red"] } else { ["red", "orange", "green"] };
+                let (low, high) = (first.min(second), first.max(second));
                 json!({
-                    "unit": self.unit, "min": 0, "color": { "mode": "palette-classic" },
-                    "custom": {
-                        "drawStyle": "line", "lineWidth": 1, "fillOpacity": if is_stacked { 25 } else { 0 },
-                        "showPoints": "never", "spanNulls": false,
-                        "stacking": { "mode": if is_stacked { "normal" } else { "none" }, "group": "A" },
-                    },
+                    "unit": self.unit, "min": 0, "color": { "mode": "thresholds" },
+                    "thresholds": { "mode": "absolute", "steps": [
+                        { "color": colours[0], "value": null }, { "color": colours[1], "value": low },
+                        { "color": colours[2], "value": high },
+                    ] },
                 })
             }
+            Look::Table { .. } => with(palette, "custom", json!({ "align": "auto", "filterable": true })),
+        }
+    }
+
+    fn options(&self) -> Value {
+        let last = json!({ "calcs": ["lastNotNull"], "fields": "", "values": false });
+        match self.look {
+            Look::Stat { .. } => json!({
+                "colorMode": "value", "graphMode": "area", "justifyMode": "auto", "orientation": "auto", "textMode": "auto",
+                "reduceOptions": last,
+            }),
+            Look::Lines | Look::Stacked => json!({
+                "legend": { "displayMode": "table", "placement": "bottom", "showLegend": true, "calcs": ["mean", "max"] },
+                "tooltip": { "mode": "multi", "sort": "desc" },
+            }),
+            Look::Heat => json!({
+                "calculate": false, "cellGap": 1, "filterValues": { "le": 1e-9 },
+                "color": { "mode": "scheme", "scheme": "Oranges", "steps": 64, "exponent": 0.5, "fill": "dark-orange", "reverse": false },
+                "yAxis": { "unit": self.unit, "axisPlacement": "left", "reverse": false },
+                "rowsFrame": { "layout": "auto" }, "showValue": "never", "legend": { "show": true },
+                "tooltip": { "mode": "single", "yHistogram": false }, "exemplars": { "color": "rgba(255,0,255,0.7)" },
+            }),
+            Look::States { .. } => json!({
+                "mergeValues": true, "showValue": "never", "alignValue": "left", "rowHeight": 0.9,
+                "legend": { "displayMode": "list", "placement": "bottom", "showLegend": true, "calcs": [] },
+                "tooltip": { "mode": "single", "sort": "none" },
+            }),
+            Look::Bars { .. } => json!({
+                "displayMode": "basic", "orientation": "horizontal", "valueMode": "color", "showUnfilled": true,
+                "minVizHeight": 16, "minVizWidth": 8, "namePlacement": "auto", "sizing": "auto", "maxVizHeight": 300,
+                "reduceOptions": last,
+                "legend": { "displayMode": "list", "placement": "bottom", "showLegend": false, "calcs": [] },
+            }),
+            Look::Table { .. } => json!({
+                "showHeader": true, "cellHeight": "sm", "frameIndex": 0,
+                "footer": { "show": false, "reducer": ["sum"], "countRows": false, "fields": "" },
+            }),
         }
     }
 }
 
-fn stat() -> Value {
+fn line(is_stacked: bool) -> Value {
     json!({
-        "colorMode": "value", "graphMode": "area", "justifyMode": "auto", "orientation": "auto", "textMode": "auto",
-        "reduceOptions": { "calcs": ["lastNotNull"], "fields": "", "values": false },
+        "drawStyle": "line", "lineWidth": 1, "fillOpacity": if is_stacked { 25 } else { 0 },
+        "showPoints": "never", "spanNulls": false,
+        "stacking": { "mode": if is_stacked { "normal" } else { "none" }, "group": "A" },
     })
 }
 
-fn lines() -> Value {
-    json!({
-        "legend": { "displayMode": "table", "placement": "bottom", "showLegend": true, "calcs": ["mean", "max"] },
-        "tooltip": { "mode": "multi", "sort": "desc" },
-    })
+/// Every joined column brings its own time, which is now.
+fn excluded_times(columns: usize) -> Value {
+    let names = (1..=columns).map(|number| format!("Time {number}")).chain(["Time".to_owned()]);
+    names.map(|name| (name, Value::from(true))).collect::<serde_json::Map<_, _>>().into()
 }

@@ -18,9 +18,14 @@ fn text<'v>(value: &'v Value, name: &str) -> &'v str {
     value[name].as_str().unwrap_or_default()
 }
 
+/// All panels but the text.
+fn asking(dashboard: &Value) -> impl Iterator<Item = &Value> {
+    list(dashboard, "/panels").iter().filter(|panel| text(panel, "type") != "text")
+}
+
 /// Every expression: of panels and of annotations.
 fn expressions(dashboard: &Value) -> Vec<&str> {
-    let targets = list(dashboard, "/panels").iter().flat_map(|panel| list(panel, "/targets"));
+    let targets = asking(dashboard).flat_map(|panel| list(panel, "/targets"));
     targets.chain(list(dashboard, "/annotations/list")).map(|target| text(target, "expr")).collect()
 }
 
@@ -56,7 +61,7 @@ fn every_metric_and_label_exists_and_every_selector_is_narrowed() {
             let selectors = selectors(expression);
             assert!(!selectors.is_empty(), "{expression}");
             for (_, name, matchers) in selectors {
-                let metric = catalogue::find(name).or_else(|| catalogue::find(name.trim_end_matches("_bucket")));
+                let metric = ["", "_bucket", "_sum"].iter().find_map(|end| catalogue::find(name.strip_suffix(end)?));
                 let metric = metric.unwrap_or_else(|| panic!("{name} is not in the catalogue: {expression}"));
                 assert!(
                     matchers.contains("job=~\"$job\"") && matchers.contains("instance=~\"$instance\""),
@@ -72,6 +77,30 @@ fn every_metric_and_label_exists_and_every_selector_is_narrowed() {
     }
 }
 
+/// Metrics that no panel shows, and why none has to.
+const UNSHOWN: [(&catalogue::Metric, &str); 2] = [
+    (&catalogue::PROCESS_VIRTUAL_MEMORY, "address space and not memory: large, harmless, and misleading on a panel"),
+    (&catalogue::RATE_LIMIT_EVICTIONS, "housekeeping: no key is freed early, so any value is well"),
+];
+
+#[test]
+fn every_metric_is_on_a_panel_or_needs_none() {
+    let dashboards = parsed();
+    let on_panels = dashboards.iter().flat_map(|dashboard| {
+        let targets = asking(dashboard).flat_map(|panel| list(panel, "/targets"));
+        targets.flat_map(|target| selectors(text(target, "expr"))).map(|(_, name, _)| name)
+    });
+    let on_panels: BTreeSet<&str> = on_panels.collect();
+    let shows = |metric: &catalogue::Metric| {
+        ["", "_bucket", "_sum"].iter().any(|end| on_panels.contains(format!("{}{end}", metric.name).as_str()))
+    };
+
+    for metric in catalogue::ALL.iter().chain(catalogue::LOAD) {
+        let needs_none = UNSHOWN.iter().any(|(unshown, why)| *unshown == metric && why.len() > 20);
+        assert!(shows(metric) != needs_none, "{}: on a panel {}, listed {needs_none}", metric.name, shows(metric));
+    }
+}
+
 #[test]
 fn counters_and_histograms_are_rates_over_the_interval_that_fits_the_scrapes() {
     for dashboard in parsed() {
@@ -84,8 +113,10 @@ fn counters_and_histograms_are_rates_over_the_interval_that_fits_the_scrapes() {
             let ranges = expression.matches('[').count();
             assert_eq!(expression.matches("[$__rate_interval]").count(), ranges, "{expression}");
             assert_eq!(expression.matches('(').count(), expression.matches(')').count(), "{expression}");
-            let is_quantile = expression.contains("histogram_quantile(");
-            assert_eq!(is_quantile, expression.contains(" or histogram_quantile("), "native or classic: {expression}");
+            let is_of_histogram = expression.contains("_bucket{") || expression.contains("_sum{");
+            assert_eq!(is_of_histogram, expression.contains(" or "), "native or classic: {expression}");
+            let by_instance = expression.contains("by (instance)") || expression.contains(", instance)");
+            assert!(!by_instance || expression.contains("topk(") || expression.contains("load_phase"), "{expression}");
         }
     }
 }
@@ -96,12 +127,14 @@ fn panels_have_title_description_unit_targets_and_places_of_their_own() {
         assert_eq!(dashboard["editable"], false);
         let mut taken = BTreeSet::new();
         let mut ids = BTreeSet::new();
-        for panel in list(&dashboard, "/panels") {
+        let question = &list(&dashboard, "/panels")[0];
+        assert_eq!(question["options"]["content"], dashboard["description"]);
+        for panel in asking(&dashboard) {
             let title = text(panel, "title");
             assert!(!title.is_empty() && text(panel, "description").len() > 20, "{panel}");
             assert!(!list(panel, "/targets").is_empty(), "{title}");
             assert_eq!(panel["datasource"]["uid"], "${datasource}", "{title}");
-            let units = ["reqps", "percentunit", "s", "short", "bytes"];
+            let units = ["reqps", "percentunit", "s", "short", "bytes", "Bps"];
             assert!(units.contains(&panel["fieldConfig"]["defaults"]["unit"].as_str().unwrap()), "{title}");
             assert!(ids.insert(panel["id"].as_u64().unwrap()), "{title}");
             let [x, y, w, h] = ["x", "y", "w", "h"].map(|side| panel["gridPos"][side].as_u64().unwrap());

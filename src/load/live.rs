@@ -57,6 +57,7 @@ pub struct Snapshot {
     pub counts: Counts,
     pub errors: BTreeMap<ErrorKind, u64>,
     pub response: Quick,
+    pub service: Quick,
     pub lateness_p99_ns: u64,
     /// The last seconds that are over, in order.
     pub rows: Vec<Row>,
@@ -176,11 +177,13 @@ impl Tracker {
         let lag = if moment.phase == Phase::Draining { 0 } else { TOLD_AFTER_NS };
         let now = u32::try_from(moment.elapsed_ns.saturating_sub(lag) / SECOND).unwrap_or(u32::MAX);
         let mut response = book.total().response.clone();
+        let mut service = book.total().service.clone();
         let mut lateness = book.total().lateness.clone();
         let mut rows = self.settled.clone();
         for (index, second) in book.open() {
             if index >= self.warm_up {
                 response.merge(second.response.clone());
+                service.merge(second.service.clone());
                 lateness.merge(second.lateness.clone());
             }
             if index < now {
@@ -192,6 +195,7 @@ impl Tracker {
             counts: book.counts(),
             errors: book.errors().clone(),
             response: Quick::of(&response),
+            service: Quick::of(&service),
             lateness_p99_ns: lateness.quantile_ns(0.99),
             rows: rows.into_values().collect(),
         }

@@ -39,6 +39,7 @@ fn snapshot() -> Snapshot {
         },
         errors: BTreeMap::from([(ErrorKind::Refused, 3)]),
         response: Quick { count: 2282, p50_ns: 12 * MS, p95_ns: 41 * MS, p99_ns: 90 * MS, max_ns: 250 * MS },
+        service: Quick::default(),
         lateness_p99_ns: 60_000,
         rows: [20, 40, 125, 60, 0, 30].iter().zip(6..).map(|(p99, second)| row(second, *p99)).collect(),
     }

@@ -56,19 +56,22 @@ pub struct Metric {
 }
 
 macro_rules! metrics {
-    ($( $constant:ident = $name:literal, $kind:ident, $unit:ident, [$($label:literal),*], $help:literal, $advice:literal; )*) => {
+    ($(#[$doc:meta])* $table:ident; $( $constant:ident = $name:literal, $kind:ident, $unit:ident, [$($label:literal),*], $help:literal, $advice:literal; )*) => {
         $(
             pub const $constant: Metric = Metric {
                 name: $name, kind: Kind::$kind, unit: Unit::$unit, labels: &[$($label),*], help: $help, advice: $advice,
             };
         )*
 
-        /// Every metric, in the order of the exposition and of `docs/metrics.md`.
-        pub const ALL: &[Metric] = &[ $( $constant, )* ];
+        $(#[$doc])*
+        pub const $table: &[Metric] = &[ $( $constant, )* ];
     };
 }
 
 metrics! {
+    /// Every metric of the sidecar, in the order of the exposition and of `docs/metrics.md`.
+    ALL;
+
     REQUESTS = "forebay_requests_total", Counter, None, ["route", "reason"],
         "Requests that ended, by the reason why.",
         "Mostly ok; docs/reasons.md says for each other reason what happened and what to change.";
@@ -392,9 +395,54 @@ metrics! {
         "Steady after the start.";
 }
 
-/// The entry with this full name.
+metrics! {
+    /// Every metric of a running load test (`forebay load --metrics ADDRESS`).
+    LOAD;
+
+    LOAD_SCHEDULED = "load_requests_scheduled_total", Counter, None, [],
+        "Requests that were due.",
+        "Its rate is the offered load.";
+    LOAD_REQUESTS = "load_requests_total", Counter, None, ["fate"],
+        "What became of the requests that were due: sent, shed (too many were in flight), or unsent; what is missing is about to leave.",
+        "All sent; shed or unsent means that the target, or this generator, could not follow.";
+    LOAD_OUTCOMES = "load_outcomes_total", Counter, None, ["outcome"],
+        "How the requests that were sent have ended: ok, http_error, connection_error, timeout, or unfinished.",
+        "All ok, unless the test is to find the limit.";
+    LOAD_ERRORS = "load_errors_total", Counter, None, ["kind"],
+        "Connection errors by kind.",
+        "None; the kind says which side to look at.";
+    LOAD_CONNECTIONS = "load_connections_total", Counter, None, [],
+        "Connections made.",
+        "Few for many requests; as many as requests means that the target closes after each answer.";
+    LOAD_RECEIVED_BYTES = "load_received_bytes_total", Counter, Bytes, [],
+        "Bytes of the bodies of answers.",
+        "Follows the answers; less for each than usual means that they are errors.";
+    LOAD_IN_FLIGHT = "load_in_flight", Gauge, None, [],
+        "Requests sent that have not ended.",
+        "Rate times response time; growing at a steady rate means that the target does not follow.";
+    LOAD_PHASE = "load_phase", Gauge, None, ["phase"],
+        "1 for the phase that the test is in: warm_up, measuring, draining, or interrupted.",
+        "Only the measuring counts.";
+    LOAD_ELAPSED = "load_elapsed_seconds", Gauge, Seconds, [],
+        "Time since the start, the warm-up included.",
+        "Up to the planned length, and the draining after it.";
+    LOAD_PLANNED = "load_planned_seconds", Gauge, Seconds, [],
+        "Planned length of the test, the warm-up included.",
+        "As asked for.";
+    LOAD_RESPONSE = "load_response_seconds", Gauge, Seconds, ["quantile"],
+        "Time from when a request was due to its end, since the end of the warm-up.",
+        "What users would see; above the service time, requests waited to be sent.";
+    LOAD_SERVICE = "load_service_seconds", Gauge, Seconds, ["quantile"],
+        "Time from when a request was sent to its end, since the end of the warm-up.",
+        "A little above the duration that the sidecar measures of the same requests: the network and the client.";
+    LOAD_LATENESS = "load_lateness_p99_seconds", Gauge, Seconds, [],
+        "How late requests left, 99th percentile since the end of the warm-up.",
+        "Far below the response time; else this generator, not the target, is what is measured.";
+}
+
+/// The entry with this full name, of either table.
 pub fn find(name: &str) -> Option<&'static Metric> {
-    ALL.iter().find(|metric| metric.name == name)
+    ALL.iter().chain(LOAD).find(|metric| metric.name == name)
 }
 
 /// `docs/metrics.md`.
@@ -408,9 +456,23 @@ pub fn markdown() -> String {
          The values of `reason` are listed in [reasons.md](reasons.md).\n\n\
          `/metrics` speaks Prometheus text 0.0.4, OpenMetrics 1.0.0 (with exemplars) and Prometheus protobuf (with native\n\
          histograms of schema 3 beside the classic buckets), whichever the scraper asks for.\n\n\
-         | Metric | Type | Labels | Meaning | What is normal, what to do |\n|---|---|---|---|---|\n",
+         A quantile that Prometheus computes is within 2 % of the true one with native histograms, for durations that spread\n\
+         over some buckets. With classic histograms it lies in the same bucket as the true one: between 1.5 s and 2 s, or\n\
+         between 2.5 s and 5 s. `metrics.buckets` sets other bounds.\n",
     );
-    for metric in ALL {
+    table(&mut text, ALL);
+    text.push_str(
+        "\n## Of a load test\n\n\
+         Shown by `forebay load --metrics ADDRESS` while the test runs. Counters are those of the measured part, so they stand\n\
+         at 0 during the warm-up.\n",
+    );
+    table(&mut text, LOAD);
+    text
+}
+
+fn table(text: &mut String, metrics: &[Metric]) {
+    text.push_str("\n| Metric | Type | Labels | Meaning | What is normal, what to do |\n|---|---|---|---|---|\n");
+    for metric in metrics {
         let labels = metric.labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
         writeln!(
             text,
@@ -422,7 +484,6 @@ pub fn markdown() -> String {
         )
         .expect("writing to a string cannot fail");
     }
-    text
 }
 
 #[cfg(test)]
@@ -447,7 +508,7 @@ mod tests {
     #[test]
     fn no_two_metrics_share_a_name_in_any_format() {
         let mut seen = std::collections::HashSet::new();
-        for metric in ALL {
+        for metric in ALL.iter().chain(LOAD) {
             for name in sample_names(metric) {
                 assert!(seen.insert(name.clone()), "{name} twice");
             }
@@ -456,8 +517,11 @@ mod tests {
 
     #[test]
     fn names_follow_prometheus_practice() {
-        for metric in ALL {
-            assert!(metric.name.starts_with("forebay_") || metric.name.starts_with("process_"), "{}", metric.name);
+        for metric in ALL.iter().chain(LOAD) {
+            let is_load = LOAD.contains(metric);
+            assert_eq!(is_load, metric.name.starts_with("load_"), "{}", metric.name);
+            let is_sidecar = metric.name.starts_with("forebay_") || metric.name.starts_with("process_");
+            assert!(is_load || is_sidecar, "{}", metric.name);
             assert_eq!(metric.kind == Kind::Counter, metric.name.ends_with("_total"), "{}", metric.name);
             let base = metric.name.strip_suffix("_total").unwrap_or(metric.name);
             assert!(base.ends_with(metric.unit.as_str()), "{} lacks its unit", metric.name);

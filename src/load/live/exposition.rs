@@ -5,7 +5,8 @@
 
 use std::fmt::Write as _;
 
-use super::{Phase, Snapshot};
+use super::{Phase, Quick, Snapshot};
+use crate::telemetry::catalogue;
 
 const NANOS: f64 = 1e9;
 const PHASES: [(Phase, &str); 4] = [
@@ -16,20 +17,11 @@ const PHASES: [(Phase, &str); 4] = [
 ];
 
 pub fn render(snapshot: &Snapshot) -> String {
-    let Snapshot { moment, counts, response, .. } = snapshot;
-    let seconds = |ns: u64| ns as f64 / NANOS;
+    let Snapshot { moment, counts, .. } = snapshot;
     let mut text = String::new();
-    family(
-        &mut text,
-        "load_requests_scheduled_total",
-        "counter",
-        "Requests that were due.",
-        "",
-        [("", counts.scheduled)],
-    );
+    family(&mut text, &catalogue::LOAD_SCHEDULED, [("", counts.scheduled)]);
     let fates = [("sent", counts.sent), ("shed", counts.shed), ("unsent", counts.unsent)];
-    let help = "What became of the requests that were due; what is missing is about to leave.";
-    family(&mut text, "load_requests_total", "counter", help, "fate", fates);
+    family(&mut text, &catalogue::LOAD_REQUESTS, fates);
     let outcomes = [
         ("ok", counts.ok),
         ("http_error", counts.http_error),
@@ -37,53 +29,49 @@ pub fn render(snapshot: &Snapshot) -> String {
         ("timeout", counts.timeout),
         ("unfinished", counts.unfinished),
     ];
-    let help = "How the requests that were sent have ended.";
-    family(&mut text, "load_outcomes_total", "counter", help, "outcome", outcomes);
+    family(&mut text, &catalogue::LOAD_OUTCOMES, outcomes);
     let errors = snapshot.errors.iter().map(|(kind, count)| (kind.as_str(), *count));
-    family(&mut text, "load_errors_total", "counter", "Connection errors by kind.", "kind", errors);
-    let help = "Connections made.";
-    family(&mut text, "load_connections_total", "counter", help, "", [("", counts.connections)]);
-    let help = "Bytes of the bodies of answers.";
-    family(&mut text, "load_received_bytes_total", "counter", help, "", [("", counts.bytes)]);
-    let help = "Requests sent that have not ended.";
-    family(&mut text, "load_in_flight", "gauge", help, "", [("", moment.in_flight)]);
-    let help = "1 for the phase that the test is in.";
+    family(&mut text, &catalogue::LOAD_ERRORS, errors);
+    family(&mut text, &catalogue::LOAD_CONNECTIONS, [("", counts.connections)]);
+    family(&mut text, &catalogue::LOAD_RECEIVED_BYTES, [("", counts.bytes)]);
+    family(&mut text, &catalogue::LOAD_IN_FLIGHT, [("", moment.in_flight)]);
     let phases = PHASES.map(|(phase, name)| (name, u64::from(phase == moment.phase)));
-    family(&mut text, "load_phase", "gauge", help, "phase", phases);
-    let help = "Time since the start, the warm-up included.";
-    family(&mut text, "load_elapsed_seconds", "gauge", help, "", [("", seconds(moment.elapsed_ns))]);
-    let help = "Planned length of the test, the warm-up included.";
-    family(&mut text, "load_planned_seconds", "gauge", help, "", [("", seconds(moment.planned_ns))]);
-    let quantiles =
-        [("0.5", response.p50_ns), ("0.95", response.p95_ns), ("0.99", response.p99_ns), ("1.0", response.max_ns)];
-    let quantiles = quantiles.map(|(name, ns)| (name, if response.count > 0 { seconds(ns) } else { f64::NAN }));
-    let help = "Time from when a request was due to its end, since the end of the warm-up.";
-    family(&mut text, "load_response_seconds", "gauge", help, "quantile", quantiles);
-    let help = "How late requests left, 99th percentile since the end of the warm-up.";
-    let lateness = seconds(snapshot.lateness_p99_ns);
-    family(&mut text, "load_lateness_p99_seconds", "gauge", help, "", [("", lateness)]);
+    family(&mut text, &catalogue::LOAD_PHASE, phases);
+    family(&mut text, &catalogue::LOAD_ELAPSED, [("", seconds(moment.elapsed_ns))]);
+    family(&mut text, &catalogue::LOAD_PLANNED, [("", seconds(moment.planned_ns))]);
+    family(&mut text, &catalogue::LOAD_RESPONSE, quantiles(&snapshot.response));
+    family(&mut text, &catalogue::LOAD_SERVICE, quantiles(&snapshot.service));
+    family(&mut text, &catalogue::LOAD_LATENESS, [("", seconds(snapshot.lateness_p99_ns))]);
     text
 }
 
-/// `label` may be empty: then there is one value and no label. Values of labels come from closed lists.
+fn seconds(ns: u64) -> f64 {
+    ns as f64 / NANOS
+}
+
+/// Not a number as long as there is nothing.
+fn quantiles(of: &Quick) -> [(&'static str, f64); 4] {
+    let all = [("0.5", of.p50_ns), ("0.95", of.p95_ns), ("0.99", of.p99_ns), ("1.0", of.max_ns)];
+    all.map(|(name, ns)| (name, if of.count > 0 { seconds(ns) } else { f64::NAN }))
+}
+
+/// A metric without a label has one value, whose name is not shown. Values of labels come from closed lists.
 fn family<'a, V: std::fmt::Display>(
     text: &mut String,
-    name: &str,
-    kind: &str,
-    help: &str,
-    label: &str,
+    metric: &catalogue::Metric,
     values: impl IntoIterator<Item = (&'a str, V)>,
 ) {
+    let (name, help, kind) = (metric.name, metric.help, metric.kind.as_str());
     write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n").expect("a string takes all");
     for (which, value) in values {
-        let labels = if label.is_empty() { String::new() } else { format!("{{{label}=\"{which}\"}}") };
+        let labels = metric.labels.first().map_or(String::new(), |label| format!("{{{label}=\"{which}\"}}"));
         writeln!(text, "{name}{labels} {value}").expect("a string takes all");
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Moment, Quick};
+    use super::super::Moment;
     use super::*;
     use crate::load::ledger::Counts;
 
@@ -124,5 +112,14 @@ mod tests {
         let text = render(&Snapshot::default());
 
         assert!(text.contains("load_response_seconds{quantile=\"0.5\"} NaN\n"), "{text}");
+    }
+
+    #[test]
+    fn every_metric_of_the_catalogue_is_shown() {
+        let text = render(&Snapshot::default());
+
+        for metric in catalogue::LOAD {
+            assert!(text.contains(&format!("# TYPE {} {}\n", metric.name, metric.kind.as_str())), "{}", metric.name);
+        }
     }
 }
