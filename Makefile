@@ -14,7 +14,7 @@ CARGO ?= cargo
 FUZZ_SECONDS ?= 60
 
 # What compares committed files with the code that they describe.
-GENERATED = telemetry:: config:: dashboards::
+GENERATED = telemetry:: config:: dashboards:: rules::
 
 # Private items are documented as well, so links may lead to them.
 DOC = RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" \

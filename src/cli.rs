@@ -12,6 +12,7 @@ use crate::compare;
 use crate::exit_code::Exit;
 use crate::load::options::LoadOptions;
 use crate::replay::options::ReplayOptions;
+use crate::rules;
 use crate::units;
 
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(86_400);
@@ -167,6 +168,23 @@ Examples:
         out: PathBuf,
     },
 
+    /// Print the recording and alerting rules for Prometheus, or write them.
+    ///
+    /// They are the same for every configuration: what routes promise (`[route.NAME.objective]`) and what is limited is
+    /// exported by Forebay itself.
+    #[command(after_help = "\
+Examples:
+  forebay rules --out /etc/prometheus/rules      writes forebay.yaml; name it under `rule_files`
+  forebay rules --runbooks https://wiki.example.com/forebay | promtool check rules")]
+    Rules {
+        /// Write forebay.yaml into this folder, which must be there.
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+        /// Where docs/runbooks.md can be read: each alert links to its section there.
+        #[arg(long, value_name = "URL", default_value = rules::RUNBOOKS, value_parser = runbooks)]
+        runbooks: String,
+    },
+
     /// Print the JSON Schema of the configuration file, for editors.
     #[command(after_help = "Example:\n  forebay schema > schema.json")]
     Schema,
@@ -238,6 +256,15 @@ fn method(text: &str) -> Result<String, String> {
     Ok(upper)
 }
 
+/// Stands between quotes in YAML, with a `#` and a section behind it.
+fn runbooks(text: &str) -> Result<String, String> {
+    let is_odd = |c: char| c.is_control() || c.is_whitespace() || matches!(c, '"' | '\\' | '#');
+    if text.is_empty() || text.contains(is_odd) {
+        return Err("expected an address without `#`, spaces, quotes and backslashes".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
 fn path(text: &str) -> Result<String, String> {
     if text.starts_with('/') { Ok(text.to_owned()) } else { Err("a path begins with `/`".to_owned()) }
 }
@@ -304,6 +331,7 @@ mod tests {
             ("explain GET", Exit::Usage),
             ("explain -H nocolon GET /", Exit::Usage),
             ("explain G@T /", Exit::Usage),
+            ("rules --runbooks a#b", Exit::Usage),
             ("replay a.log", Exit::Usage),
             ("replay a.log http://127.0.0.1:1 --speed 0", Exit::Usage),
             ("replay a.log http://127.0.0.1:1 --window 2m..1m", Exit::Usage),

@@ -29,6 +29,7 @@ use crate::load::run;
 use crate::reload::{ConfigVersion, Load};
 use crate::replay;
 use crate::replay::options::ReplayOptions;
+use crate::rules;
 use crate::server::{self, DataPath, Parts};
 use crate::shutdown::{self, Lifecycle};
 use crate::simulate::{self, Simulator};
@@ -53,7 +54,11 @@ pub fn execute(command: Command, connect: Connect) -> Exit {
         Command::Healthcheck { config, url, timeout } => healthcheck(&config, url.as_deref(), timeout),
         // The table is the only form so far, with and without `--markdown`: it reads well in a terminal, too.
         Command::Metrics { markdown: _ } => print(&catalogue::markdown()),
-        Command::Dashboards { out } => write_dashboards(&out),
+        Command::Dashboards { out } => write_files(&out, dashboards::files()),
+        Command::Rules { out: None, runbooks } => print(&rules::file(&runbooks)),
+        Command::Rules { out: Some(out), runbooks } => {
+            write_files(&out, vec![(rules::FILE.to_owned(), rules::file(&runbooks))])
+        }
         Command::Schema => print(&format!("{:#}\n", config::schema::schema())),
         Command::Completions { shell } => completions(shell),
         Command::Man { out } => manual(out.as_deref()),
@@ -74,8 +79,9 @@ fn check(file: &Path, effective: bool) -> Exit {
     print(&format!("{}: no mistakes; routes: {routes}, upstreams: {upstreams}\n", file.display()))
 }
 
-fn write_dashboards(folder: &Path) -> Exit {
-    for (name, content) in dashboards::files() {
+/// File names with their content.
+fn write_files(folder: &Path, files: Vec<(String, String)>) -> Exit {
+    for (name, content) in files {
         let path = folder.join(name);
         if let Err(error) = std::fs::write(&path, content) {
             return fail(Exit::Failed, &format!("writing {}: {error}", path.display()));

@@ -28,6 +28,7 @@ pub mod recorder;
 pub mod reload;
 pub mod replay;
 pub mod routing;
+pub mod rules;
 pub mod scrape;
 pub mod server;
 pub mod shutdown;

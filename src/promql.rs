@@ -3,7 +3,7 @@
 //! Quantiles and sums of histograms are asked for native or classic ones, whichever there are: with native histograms
 //! on, Prometheus 2 drops the classic buckets.
 
-use crate::telemetry::catalogue::{Kind, Metric};
+use crate::telemetry::catalogue::{self, Kind, Metric};
 
 /// How series are chosen and over which time rates are taken.
 #[derive(Debug, Clone, Copy)]
@@ -44,16 +44,40 @@ impl Query {
         }
     }
 
+    /// A gauge, of processes of Forebay only: metrics of a process have the same names for all programs.
+    pub fn gauge(&self, metric: &Metric, extra: &str) -> String {
+        debug_assert!(metric.kind == Kind::Gauge, "{}", metric.name);
+        self.own(metric, self.selector(metric, extra))
+    }
+
+    fn own(&self, metric: &Metric, expression: String) -> String {
+        if !metric.name.starts_with("process_") {
+            return expression;
+        }
+        format!("({expression} and on (job, instance) {})", self.selector(&catalogue::BUILD_INFO, ""))
+    }
+
+    /// How often a gauge has changed.
+    pub fn changes(&self, metric: &Metric) -> String {
+        self.own(metric, format!("changes({}[{}])", self.selector(metric, ""), self.window))
+    }
+
     /// A value now, added up.
     pub fn total(&self, metric: &Metric, by: &str, extra: &str) -> String {
-        debug_assert!(metric.kind == Kind::Gauge, "{}", metric.name);
-        format!("sum by ({by}) ({})", self.selector(metric, extra))
+        format!("sum by ({by}) ({})", self.gauge(metric, extra))
+    }
+
+    /// How much a counter has grown, added up.
+    pub fn increase(&self, metric: &Metric, by: &str, extra: &str) -> String {
+        debug_assert!(metric.kind == Kind::Counter, "{}", metric.name);
+        format!("sum by ({by}) (increase({}[{}]))", self.selector(metric, extra), self.window)
     }
 
     /// A counter per second, added up.
     pub fn rate(&self, metric: &Metric, by: &str, extra: &str) -> String {
         debug_assert!(metric.kind == Kind::Counter, "{}", metric.name);
-        format!("sum by ({by}) (rate({}[{}]))", self.selector(metric, extra), self.window)
+        let rate = format!("rate({}[{}])", self.selector(metric, extra), self.window);
+        format!("sum by ({by}) ({})", self.own(metric, rate))
     }
 
     /// Which part of a counter has these labels; 0 of 0 is nothing, not 0.

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use self::panel::Panel;
 use self::query::selector;
+use crate::promql::PANEL;
 use crate::telemetry::catalogue;
 
 /// A dashboard by what it answers.
@@ -119,7 +120,7 @@ fn one_of(metrics: &[&catalogue::Metric]) -> String {
 
 /// Each change of an instant that a metric tells.
 fn changes(metric: &catalogue::Metric) -> String {
-    format!("changes({}[$__rate_interval]) > 0", selector(metric, ""))
+    format!("{} > 0", PANEL.changes(metric))
 }
 
 /// Whoever loads the sidecar is another process: all of them are marked.

@@ -3,9 +3,9 @@
 use crate::promql::PANEL;
 use crate::telemetry::catalogue::{self, Metric};
 
-/// The series of a metric; `extra` are further matchers.
+/// The series of a gauge; `extra` are further matchers.
 pub(super) fn selector(metric: &Metric, extra: &str) -> String {
-    PANEL.selector(metric, extra)
+    PANEL.gauge(metric, extra)
 }
 
 /// A value now, added up.
@@ -30,7 +30,7 @@ pub(super) fn quantile(q: &str, metric: &Metric, by: &str) -> String {
 
 /// The largest of a gauge.
 pub(super) fn largest(metric: &Metric, by: &str, extra: &str) -> String {
-    format!("max by ({by}) ({})", selector(metric, extra))
+    format!("max by ({by}) ({})", PANEL.gauge(metric, extra))
 }
 
 /// A configured timeout or deadline, under the label of what it is for (`route` or `upstream`).
