@@ -112,9 +112,15 @@ async fn the_commands_of_the_readme_print_what_it_shows() {
 
 #[test]
 fn links_of_the_documents_lead_to_files() {
-    for document in
-        ["README.md", "ARCHITECTURE.md", "SECURITY.md", "CONTRIBUTING.md", "docs/operations.md", "docs/aggregation.md"]
-    {
+    for document in [
+        "README.md",
+        "ARCHITECTURE.md",
+        "SECURITY.md",
+        "CONTRIBUTING.md",
+        "docs/operations.md",
+        "docs/aggregation.md",
+        "docs/runbooks.md",
+    ] {
         let text = std::fs::read_to_string(repository(document)).expect(document);
         let folder = repository(document).parent().expect("a file is in a folder").to_owned();
         let links = text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link);

@@ -2,7 +2,10 @@
 //! synchronous server, Prometheus. `services` shows the services alone, the others stand Forebay in front of them.
 
 mod aggregate;
+mod dashboards;
 mod demo;
+mod histograms;
 mod origin;
 mod prometheus;
+mod rules;
 mod services;

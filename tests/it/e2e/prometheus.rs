@@ -71,62 +71,6 @@ async fn prometheus_answers_with_the_numbers_of_the_load() {
     assert!(fast < 0.5, "fast requests have a median of {fast} s");
 }
 
-/// Nothing on a dashboard is blank because of a name, a label or a mistake in an expression.
-#[tokio::test]
-async fn every_expression_of_the_dashboards_has_an_answer() {
-    let app = Service::app(&[]).await;
-    let hanging = FaultUpstream::start([scripts::stall_before_head()]).await;
-    // Of three at once, one is served, one waits in vain, one is refused.
-    let late = r#"
-        [route.late]
-        path = "/late"
-        upstream = "hanging"
-        deadline = "50ms"
-        max_in_flight = 1
-        queue = { capacity = 1, timeout = "20ms" }
-        rate_limit = { rate = "1000/s", burst = 10, key = "client_ip" }
-    "#;
-    let config =
-        CONFIG.replace("APP", &app.address.to_string()).replace("HANGING", &hanging.address.to_string()) + late;
-    let forebay = Forebay::start(&config.replace("first_byte = \"55s\"", "first_byte = \"40ms\"")).await;
-    let prometheus = Prometheus::scraping(forebay.admin()).await;
-    let deadline = Instant::now() + Duration::from_secs(30);
-
-    for expression in dashboard_expressions() {
-        loop {
-            let answers =
-                join_all(["/", "/late", "/late", "/late"].map(|path| http::get(forebay.address(), path))).await;
-            assert!(answers.iter().all(Result::is_ok), "{answers:?}");
-            let series = prometheus.query(&expression).await;
-            if series.iter().any(|series| !series.value.is_nan()) {
-                break;
-            }
-            assert!(Instant::now() < deadline, "nothing but {series:?} for {expression}");
-        }
-    }
-}
-
-/// As Grafana sends them when everything is chosen. Whether something has changed is asked as how often it has.
-fn dashboard_expressions() -> Vec<String> {
-    let mut found = Vec::new();
-    for (name, text) in forebay::dashboards::files() {
-        let dashboard: serde_json::Value = serde_json::from_str(&text).expect(&name);
-        let panels = dashboard["panels"].as_array().expect("panels");
-        let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().expect("targets"));
-        for target in targets.chain(dashboard["annotations"]["list"].as_array().expect("annotations")) {
-            let expression = target["expr"].as_str().expect("an expression");
-            let chosen = ["$job", "$instance", "$route", "$upstream"];
-            let expression = chosen.iter().fold(expression.to_owned(), |text, name| text.replace(name, ".+"));
-            let expression = expression.replace("$__rate_interval", "10s");
-            found.push(match expression.strip_prefix("changes(").and_then(|_| expression.strip_suffix(" > 0")) {
-                Some(count) => count.to_owned(),
-                None => expression,
-            });
-        }
-    }
-    found
-}
-
 /// Waits until a query's answer is exactly this number; the next scrape has to come first.
 async fn sees(prometheus: &Prometheus, promql: &str, number: f64) {
     eventually(&format!("prometheus answers {promql} with {number}"), async || {

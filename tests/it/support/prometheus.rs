@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
@@ -23,17 +24,89 @@ pub struct Series {
     pub value: f64,
 }
 
+/// Which Prometheus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// The oldest that is supported: 2.42.
+    Oldest,
+    /// A 3, or what `scripts/setup.sh` could get instead.
+    Newest,
+}
+
+impl Version {
+    pub fn prometheus(self) -> PathBuf {
+        installed(&format!("target/tools/{}usr/bin/prometheus", self.folder()))
+    }
+
+    pub fn promtool(self) -> PathBuf {
+        installed(&format!("target/tools/{}usr/bin/promtool", self.folder()))
+    }
+
+    fn folder(self) -> &'static str {
+        match self {
+            Version::Oldest => "",
+            Version::Newest => "new/",
+        }
+    }
+}
+
+/// How it asks for metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// As it does unless told otherwise: OpenMetrics, classic histograms.
+    Classic,
+    /// Protobuf with native histograms.
+    Native,
+    /// Text 0.0.4 only, which a version before 2.49 cannot be told.
+    Text,
+}
+
+/// What a server is to do.
+#[derive(Debug)]
+pub struct Setup<'a> {
+    pub version: Version,
+    pub format: Format,
+    /// Jobs with what to scrape.
+    pub jobs: &'a [(&'a str, &'a [SocketAddr])],
+    /// A file of rules.
+    pub rules: Option<&'a str>,
+}
+
+impl Setup<'_> {
+    fn config(&self, directory: &Path) -> String {
+        let mut text =
+            "global: { scrape_interval: 500ms, scrape_timeout: 500ms, evaluation_interval: 1s }\n".to_owned();
+        if let Some(rules) = self.rules {
+            std::fs::write(directory.join("rules.yml"), rules).expect("the rules are written");
+            text += "rule_files: [rules.yml]\n";
+        }
+        text += "scrape_configs:\n";
+        for (job, targets) in self.jobs {
+            let targets: Vec<String> = targets.iter().map(|target| format!("'{target}'")).collect();
+            text += &format!("- job_name: {job}\n  static_configs: [{{ targets: [{}] }}]\n", targets.join(", "));
+            if self.format == Format::Text {
+                text += "  scrape_protocols: [PrometheusText0.0.4]\n";
+            }
+        }
+        text
+    }
+}
+
 impl Prometheus {
     /// Scrapes `/metrics` of `target` twice a second.
     pub async fn scraping(target: SocketAddr) -> Self {
+        let jobs: &[(&str, &[SocketAddr])] = &[("forebay", &[target])];
+        Self::start(&Setup { version: Version::Oldest, format: Format::Classic, jobs, rules: None }).await
+    }
+
+    pub async fn start(setup: &Setup<'_>) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let config = directory.path().join("prometheus.yml");
-        let text = format!(
-            "global: {{ scrape_interval: 500ms, scrape_timeout: 500ms }}\n\
-             scrape_configs:\n- job_name: forebay\n  static_configs: [{{ targets: ['{target}'] }}]\n"
-        );
-        std::fs::write(&config, text).expect("the configuration is written");
-        let mut run = command(installed("target/tools/usr/bin/prometheus"));
+        std::fs::write(&config, setup.config(directory.path())).expect("the configuration is written");
+        let mut run = command(setup.version.prometheus());
+        if setup.format == Format::Native {
+            run.arg("--enable-feature=native-histograms");
+        }
         run.arg(format!("--config.file={}", config.display()))
             .arg(format!("--storage.tsdb.path={}", directory.path().join("data").display()))
             .arg("--web.listen-address=127.0.0.1:0");
@@ -45,9 +118,10 @@ impl Prometheus {
             })
             .await;
         let prometheus = Self { address, _process: process, _directory: directory };
-        eventually("prometheus has scraped its target", async || {
+        let targets: usize = setup.jobs.iter().map(|(_, targets)| targets.len()).sum();
+        eventually("prometheus has scraped its targets", async || {
             let up = prometheus.try_query("up == 1").await?;
-            (!up.is_empty()).then_some(())
+            (up.len() == targets).then_some(())
         })
         .await;
         prometheus
@@ -65,19 +139,44 @@ impl Prometheus {
         series[0].value
     }
 
+    /// The values that a label has in the series of a selector.
+    pub async fn label_values(&self, label: &str, selector: &str) -> Vec<String> {
+        let answer = self.data(&format!("label/{label}/values?match[]={}", percent_encoded(selector))).await;
+        let values = answer.unwrap_or_else(|| panic!("prometheus does not answer {selector}"));
+        values.as_array().expect("a list").iter().map(|value| value.as_str().expect("a text").to_owned()).collect()
+    }
+
+    /// All rules: name, and what was wrong with their last evaluation.
+    pub async fn rules(&self) -> Vec<(String, Option<String>)> {
+        let answer = self.data("rules").await.expect("prometheus tells its rules");
+        let groups = answer["groups"].as_array().expect("groups");
+        let rules = groups.iter().flat_map(|group| group["rules"].as_array().expect("rules"));
+        let rule = |rule: &serde_json::Value| {
+            let health = rule["health"].as_str().expect("its health");
+            let wrong = (health != "ok").then(|| format!("{health}: {}", rule["lastError"]));
+            (rule["name"].as_str().expect("a name").to_owned(), wrong)
+        };
+        rules.map(rule).collect()
+    }
+
     async fn try_query(&self, promql: &str) -> Option<Vec<Series>> {
-        let response =
-            http::get(self.address, &format!("/api/v1/query?query={}", percent_encoded(promql))).await.ok()?;
-        let answer = (response.status == 200).then(|| response.json())?;
-        let result = answer["data"]["result"].as_array()?;
-        result.iter().map(series).collect()
+        let answer = self.data(&format!("query?query={}", percent_encoded(promql))).await?;
+        answer["result"].as_array()?.iter().map(series).collect()
+    }
+
+    async fn data(&self, request: &str) -> Option<serde_json::Value> {
+        let response = http::get(self.address, &format!("/api/v1/{request}")).await.ok()?;
+        let mut answer = (response.status == 200).then(|| response.json())?;
+        Some(answer["data"].take())
     }
 }
 
+/// The value of a native histogram is the count of its observations.
 fn series(json: &serde_json::Value) -> Option<Series> {
     let labels = json["metric"].as_object()?.iter();
     let labels = labels.map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect::<Option<_>>()?;
-    Some(Series { labels, value: json["value"][1].as_str()?.parse().ok()? })
+    let value = json["value"][1].as_str().or_else(|| json["histogram"][1]["count"].as_str())?;
+    Some(Series { labels, value: value.parse().ok()? })
 }
 
 fn percent_encoded(text: &str) -> String {
