@@ -21,6 +21,9 @@ pub const PANEL: Query = Query {
     window: "$__rate_interval",
 };
 
+/// On a dashboard, whatever its variables: narrowed by job and instance only.
+pub const EVERYWHERE: Query = Query { variables: &[], ..PANEL };
+
 impl Query {
     /// In a rule: all there is, over this time.
     pub const fn over(window: &'static str) -> Self {

@@ -273,12 +273,19 @@ impl Page {
 /// The settings below a place that have an effect.
 fn effective<'l>(loaded: &'l Loaded, place: &str) -> Vec<(&'l str, &'l Setting)> {
     let written = |key: &str| loaded.settings.get(&format!("{place}.{key}")).is_some();
-    // A queue without a limit before it has none; neither have the bounds of a list without the list.
+    // A queue without a limit before it has none; neither have the bounds of a list without the list, nor the target
+    // of a latency that nobody promises.
     let limited = written("max_in_flight");
     let list = written("for_each") || !place.contains(".aggregate.source.");
+    let promises_latency = written("objective.latency");
     let about_list = |name: &str| matches!(name, "concurrency" | "max_items" | "too_many");
     let settings = loaded.settings.below(place);
-    settings.filter(|(name, _)| (limited || !name.starts_with("queue.")) && (list || !about_list(name))).collect()
+    let has_effect = |name: &str| {
+        (limited || !name.starts_with("queue."))
+            && (list || !about_list(name))
+            && (promises_latency || name != "objective.latency_target")
+    };
+    settings.filter(|(name, _)| has_effect(name)).collect()
 }
 
 /// One wait on the way to the answer's first byte.

@@ -14,8 +14,7 @@ mod upstreams;
 use serde_json::{Value, json};
 
 use self::panel::Panel;
-use self::query::selector;
-use crate::promql::PANEL;
+use crate::promql::EVERYWHERE;
 use crate::telemetry::catalogue;
 
 /// A dashboard by what it answers.
@@ -56,14 +55,14 @@ const SIDECAR: &[&catalogue::Metric] = &[&catalogue::BUILD_INFO];
 
 impl Dashboard {
     fn json(self) -> Value {
-        let processes = one_of(self.processes);
+        let processes = one_of(self.processes, "");
         let mut variables = vec![
             json!({
                 "type": "datasource", "name": "datasource", "label": "Data source", "query": "prometheus", "hide": 0,
                 "refresh": 1, "regex": "", "includeAll": false, "multi": false, "options": [],
             }),
-            choice("job", &format!("label_values({{{processes}}}, job)")),
-            choice("instance", &format!("label_values({{{processes},job=~\"$job\"}}, instance)")),
+            choice("job", &format!("label_values({processes}, job)")),
+            choice("instance", &format!("label_values({}, instance)", one_of(self.processes, "job=~\"$job\""))),
         ];
         variables.extend(self.variables.iter().map(|variable| {
             let Variable { label, metric } = variable;
@@ -90,6 +89,7 @@ impl Dashboard {
                 annotation("Reloads", "blue", &changes(&catalogue::CONFIG_LAST_RELOAD_SUCCESS_TIMESTAMP)),
                 annotation("Restarts", "orange", &changes(&catalogue::PROCESS_START_TIME)),
                 annotation("Load tests", "purple", &load_tests()),
+                annotation("Faults on purpose", "red", &faults()),
             ] },
             "templating": { "list": variables },
             "panels": panels,
@@ -103,30 +103,35 @@ fn datasource() -> Value {
 
 fn choice(name: &str, query: &str) -> Value {
     json!({
-        "type": "query", "name": name, "label": name, "datasource": datasource(), "query": query, "definition": query,
+        "type": "query", "name": name, "label": name, "datasource": datasource(), "query": query,
         "hide": 0, "refresh": 2, "sort": 1, "regex": "", "includeAll": true, "multi": true, "allValue": ".+",
         "current": { "selected": true, "text": ["All"], "value": ["$__all"] }, "options": [],
     })
 }
 
-/// A matcher for these metrics.
-fn one_of(metrics: &[&catalogue::Metric]) -> String {
+/// The series of these metrics; `extra` are further matchers.
+fn one_of(metrics: &[&catalogue::Metric], extra: &str) -> String {
     let names: Vec<&str> = metrics.iter().map(|metric| metric.name).collect();
-    match names.as_slice() {
-        [name] => format!("__name__=\"{name}\""),
-        names => format!("__name__=~\"{}\"", names.join("|")),
+    match (names.as_slice(), extra) {
+        ([name], "") => (*name).to_owned(),
+        ([name], extra) => format!("{name}{{{extra}}}"),
+        (names, "") => format!("{{__name__=~\"{}\"}}", names.join("|")),
+        (names, extra) => format!("{{__name__=~\"{}\",{extra}}}", names.join("|")),
     }
 }
 
 /// Each change of an instant that a metric tells.
 fn changes(metric: &catalogue::Metric) -> String {
-    format!("{} > 0", PANEL.changes(metric))
+    format!("{} > 0", EVERYWHERE.changes(metric))
 }
 
 /// Whoever loads the sidecar is another process: all of them are marked.
 fn load_tests() -> String {
-    let measuring = selector(&catalogue::LOAD_PHASE, "phase=\"measuring\"");
-    format!("sum by (job, instance) ({measuring}) > 0")
+    EVERYWHERE.total(&catalogue::LOAD_PHASE, "job, instance", "phase=\"measuring\"") + " > 0"
+}
+
+fn faults() -> String {
+    EVERYWHERE.total(&catalogue::FAULTS_ARMED, "job", "") + " > 0"
 }
 
 fn annotation(name: &str, colour: &str, expression: &str) -> Value {
@@ -136,5 +141,7 @@ fn annotation(name: &str, colour: &str, expression: &str) -> Value {
     })
 }
 
+#[cfg(test)]
+mod shape_tests;
 #[cfg(test)]
 mod tests;

@@ -17,7 +17,10 @@ pub(super) fn dashboard() -> Dashboard {
                       against what it promises.",
         processes: SIDECAR,
         variables: &[Variable { label: "route", metric: &metrics::REQUESTS }],
-        panels: [numbers(), requests(), durations(), waiting(), routes(), fleet()].into_iter().flatten().collect(),
+        panels: [numbers(), requests(), durations(), waiting(), routes(), fleet(), on_purpose()]
+            .into_iter()
+            .flatten()
+            .collect(),
     }
 }
 
@@ -187,6 +190,33 @@ fn waiting() -> Vec<Panel> {
             vec![
                 (total(&metrics::DETACHED_TASKS, ""), "running"),
                 (rate(&metrics::DETACHED_TASKS_ENDED, "result", ""), "{{result}} per second"),
+            ],
+        ),
+    ]
+}
+
+fn on_purpose() -> Vec<Panel> {
+    vec![
+        Panel::lines(
+            "Faults on purpose",
+            "Faults of the configuration that have not ended, the requests that meet one now, and how often which. None \
+             outside of an experiment; else whatever the clients of the route see may be done on purpose.",
+            "short",
+            vec![
+                (total(&metrics::FAULTS_ARMED, "route"), "armed {{route}}"),
+                (total(&metrics::FAULTS_ACTIVE, "route"), "met now {{route}}"),
+                (rate(&metrics::FAULTS_INJECTED, "route, kind", ""), "{{kind}} per second {{route}}"),
+                (rate(&metrics::FAULTS_SKIPPED, "route", ""), "skipped per second {{route}}"),
+            ],
+        ),
+        Panel::lines(
+            "Mirrored copies",
+            "In flight, and how they ended. Mostly answered; no_place says that the mirror is slower than the traffic it gets, \
+             which costs the clients nothing.",
+            "short",
+            vec![
+                (total(&metrics::MIRROR_IN_FLIGHT, "route"), "in flight {{route}}"),
+                (rate(&metrics::MIRROR_COPIES, "route, result", ""), "{{result}} per second {{route}}"),
             ],
         ),
     ]

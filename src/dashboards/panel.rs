@@ -202,7 +202,7 @@ impl Panel {
         match self.look {
             Look::Stat { .. } => json!({
                 "colorMode": "value", "graphMode": "area", "justifyMode": "auto", "orientation": "auto", "textMode": "auto",
-                "reduceOptions": last,
+                "wideLayout": true, "showPercentChange": false, "percentChangeColorMode": "standard", "reduceOptions": last,
             }),
             Look::Lines | Look::Stacked => json!({
                 "legend": { "displayMode": "table", "placement": "bottom", "showLegend": true, "calcs": ["mean", "max"] },
@@ -224,7 +224,6 @@ impl Panel {
                 "displayMode": "basic", "orientation": "horizontal", "valueMode": "color", "showUnfilled": true,
                 "minVizHeight": 16, "minVizWidth": 8, "namePlacement": "auto", "sizing": "auto", "maxVizHeight": 300,
                 "reduceOptions": last,
-                "legend": { "displayMode": "list", "placement": "bottom", "showLegend": false, "calcs": [] },
             }),
             Look::Table { .. } => json!({
                 "showHeader": true, "cellHeight": "sm", "frameIndex": 0,

@@ -182,6 +182,16 @@ fn housekeeping() -> Vec<Panel> {
             ],
         ),
         Panel::lines(
+            "Recording",
+            "Processes that record requests to a file, and what became of those chosen. Left out asks for a larger max_body or \
+             for opaque_bodies; failed is a full disk.",
+            "short",
+            vec![
+                (total(&metrics::RECORDING, ""), "recording"),
+                (rate(&metrics::RECORDED, "result", ""), "{{result}} per second"),
+            ],
+        ),
+        Panel::lines(
             "Reloads",
             "By result. Any failure is a file that somebody must mend; unchanged is a signal without a change.",
             "short",

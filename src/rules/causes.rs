@@ -69,7 +69,22 @@ fn configuration() -> Vec<Alert> {
                  file, or refused it.",
             ],
         ),
+        faults(),
     ]
+}
+
+fn faults() -> Alert {
+    Alert::new(
+        "ForebayFaultsArmed",
+        Warning,
+        "30m",
+        NOW.total(&metrics::FAULTS_ARMED, "job, route", ""),
+        "> 0",
+        [
+            "Faults are done on purpose to route {{ $labels.route }} of {{ $labels.job }}",
+            "For half an hour. If no experiment is running, somebody has forgotten to take them out.",
+        ],
+    )
 }
 
 fn upstreams() -> Vec<Alert> {

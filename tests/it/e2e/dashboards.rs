@@ -20,6 +20,9 @@ const CONFIG: &str = r#"
     [access_log]
     output = "off"
 
+    [faults]
+    enabled = true
+
     [upstream.app]
     endpoints = ["APP"]
     max_in_flight = 50
@@ -36,6 +39,7 @@ const CONFIG: &str = r#"
     path = "/"
     upstream = "app"
     objective = { availability = "99.9%", latency = "50ms" }
+    mirror = { upstream = "app" }
 
     # Of three at once, one is served, one waits in vain, one is refused.
     [route.late]
@@ -50,6 +54,7 @@ const CONFIG: &str = r#"
     path = "/client"
     upstream = "app"
     client_in_flight = { max = 10, key = "client_ip" }
+    fault = { delay = "1ms" }
 
     [route.left]
     path = "/left"

@@ -159,6 +159,12 @@ fn configuration() -> Vec<Case> {
                 (r#"forebay_config_info{job="f",instance="j",hash="old"}"#, format!("1x{} stale", BAD - 1)),
             ],
         ),
+        case(
+            "ForebayFaultsArmed",
+            &[("job", "f"), ("route", "a")],
+            "2",
+            vec![(r#"forebay_faults_armed{job="f",instance="i",route="a"}"#, was("2", "0"))],
+        ),
     ]
 }
 

@@ -178,6 +178,18 @@ fn dashboards_are_written_where_asked() {
 }
 
 #[test]
+fn rules_are_printed_or_written_and_lead_to_the_runbooks_that_were_named() {
+    let folder = Folder::with(GOOD);
+    assert_eq!(code(&folder.forebay("rules --out .")), 0);
+    let written = std::fs::read_to_string(folder.0.path().join("forebay.yaml")).expect("the rules");
+
+    assert_eq!(stdout(&folder.forebay("rules")), written);
+    let elsewhere = stdout(&folder.forebay("rules --runbooks https://wiki.example.com/forebay"));
+    assert!(elsewhere.contains("runbook_url: \"https://wiki.example.com/forebay#forebaydown\""), "{elsewhere}");
+    assert_eq!(code(&folder.forebay("rules --out nowhere")), 1);
+}
+
+#[test]
 fn every_command_has_a_manual_page() {
     let folder = Folder::with(GOOD);
     assert_eq!(code(&folder.forebay("man --out .")), 0);
