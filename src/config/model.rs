@@ -367,6 +367,8 @@ pub struct Mirror {
     pub max_bytes: usize,
     pub timeout: Duration,
     pub request_headers: HeaderEdits,
+    /// Compare the answers, but for these parts of JSON bodies.
+    pub compare: Option<Vec<aggregate::JsonPath>>,
 }
 
 /// Something done to requests on purpose. It does at least one of its three things.

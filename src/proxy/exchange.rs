@@ -18,6 +18,7 @@ use super::body::Source;
 use super::client::Client;
 use super::generation::{Generation, RouteRuntime};
 use super::listener::ConnectionInfo;
+use super::mirror::Mirrored;
 use super::paced::Paced;
 use super::prepare::RequestId;
 use super::relay::{AnswerLimits, AnswerStop, BodyLimits, Live, RequestEnd};
@@ -34,7 +35,6 @@ use crate::message::head::{Body, Known, Method, RequestHead, Version};
 use crate::message::{forwarded, ids, path};
 use crate::recorder::Recorded;
 use crate::routing::{self, Found};
-use crate::tap::Tap;
 use crate::telemetry::metrics::{DetachedMetrics, RouteMetrics, UpstreamMetrics};
 use crate::telemetry::{InFlightGuard, Protocol, Reason, RequestRecord, SourcesRecord, Timings};
 
@@ -87,6 +87,8 @@ pub struct Facts {
     pub bandwidth: Option<u64>,
     /// What a fault does, for the log.
     pub fault: Option<&'static str>,
+    /// Its copies wait for its body and its answer.
+    pub mirrored: Option<Mirrored>,
     /// What a recording keeps of it.
     pub recorded: Option<Box<Recorded>>,
     /// Of an aggregate: what became of its sources.
@@ -120,6 +122,10 @@ impl Exchange<'_> {
         let after = self.conclude(done, &source, &mut client, &mut facts).await;
         if let Some(switch) = switch {
             self.tunnel(switch, source, &mut facts).await;
+        }
+        let by_upstream = matches!(facts.reason, None | Some(Reason::Ok | Reason::Upstream5xx));
+        if let Some(mirrored) = facts.mirrored.take().filter(|_| by_upstream) {
+            mirrored.answered(&self.work.answer);
         }
         let recorded = facts.recorded.take();
         self.record(&mut facts);
@@ -205,7 +211,11 @@ impl Exchange<'_> {
                 let upgrade = prepare::upgrade(self.head, &route.route);
                 prepare::forwarded_fields(self.head, self.connection, facts, &route.route, &mut self.work.authority);
                 if upgrade.is_none() {
-                    live.request_taps.extend(self.mirror(route, facts));
+                    facts.mirrored = self.mirror(route, facts);
+                    if let Some(mirrored) = &facts.mirrored {
+                        live.request_taps.extend(mirrored.body.clone());
+                        live.answer_taps.extend(mirrored.answer().cloned());
+                    }
                 }
                 let standing = permits.as_ref().and_then(|permits| permits.standing.as_ref());
                 let standing = standing.filter(|_| route.route.rate_limit_headers);
@@ -307,8 +317,8 @@ impl Exchange<'_> {
         }
     }
 
-    /// Sends copies of the request; gives what its body has to pass for that.
-    fn mirror(&self, route: &RouteRuntime, facts: &Facts) -> Option<Arc<Tap>> {
+    /// Sends copies of the request; gives what it has to do for them.
+    fn mirror(&self, route: &RouteRuntime, facts: &Facts) -> Option<Mirrored> {
         let original = mirror::Original {
             proxy: self.proxy,
             listener: &self.connection.listener,

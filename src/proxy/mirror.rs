@@ -6,6 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -25,14 +26,18 @@ use super::{Proxy, prepare};
 use crate::chance;
 use crate::config::model::{ClientGone, HeaderEdits, Mirror, Route};
 use crate::limits::{Admission, RequestKeys, TryAdmit};
-use crate::message::head::{Body, Known, RequestHead};
+use crate::message::head::{Body, Known, RequestHead, ResponseHead};
 use crate::message::ids::Traceparent;
+use crate::replay::difference::{self, Mask};
 use crate::shutdown::Phase;
 use crate::tap::{Budget, Copied, Tap};
-use crate::telemetry::{MirrorMetrics, MirrorResult};
+use crate::telemetry::logging::RateBound;
+use crate::telemetry::{Compared, MirrorMetrics, MirrorResult};
 
 /// Tells the upstream that nobody waits for its answer.
 const MARK: &[u8] = b"x-forebay-mirror";
+/// A difference is told in the log once in this time.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// The mirror of a route as its requests use it.
 pub struct MirrorRuntime {
@@ -43,6 +48,7 @@ pub struct MirrorRuntime {
     pub metrics: Arc<MirrorMetrics>,
     in_flight: AtomicUsize,
     budget: Arc<Budget>,
+    told: RateBound,
 }
 
 impl std::fmt::Debug for MirrorRuntime {
@@ -59,7 +65,15 @@ impl MirrorRuntime {
         metrics: Arc<MirrorMetrics>,
     ) -> Arc<Self> {
         let budget = Budget::new(config.max_bytes);
-        Arc::new(Self { config, upstream, admission, metrics, in_flight: AtomicUsize::new(0), budget })
+        Arc::new(Self {
+            config,
+            upstream,
+            admission,
+            metrics,
+            in_flight: AtomicUsize::new(0),
+            budget,
+            told: RateBound::new(TELL_EVERY),
+        })
     }
 
     /// True when it does what this configuration says.
@@ -75,6 +89,15 @@ impl MirrorRuntime {
         }
         let (whole, rest) = (self.config.copies.trunc(), self.config.copies.fract());
         whole as usize + usize::from(chance::unit(0, request_id, 0, 1) < rest)
+    }
+
+    /// Says in the log that answers differ: seldom, since all of them may.
+    fn tell(&self, shared: &Shared, what: &str, how: impl FnOnce() -> String) {
+        if let Some(suppressed) = self.told.allow(std::time::Instant::now()) {
+            let request_id = shared.head.fields.get(Known::XRequestId).map(String::from_utf8_lossy);
+            let route = &shared.route.name;
+            tracing::info!(route, request_id = request_id.as_deref(), what, how = how(), suppressed, "answers differ");
+        }
     }
 
     /// A place for one copy, if there is one.
@@ -106,8 +129,53 @@ pub struct Original<'r> {
     pub request_id: &'r str,
 }
 
-/// Begins the copies of a request; gives the tap that its body has to pass when there is a body.
-pub fn begin(mirror: &Arc<MirrorRuntime>, original: &Original<'_>) -> Option<Arc<Tap>> {
+/// What the request has to do for its copies.
+#[derive(Debug)]
+pub struct Mirrored {
+    /// The request's body has to pass this, when there is one.
+    pub body: Option<Arc<Tap>>,
+    answer: Option<Awaited>,
+}
+
+/// The answer is waited for, to be compared.
+#[derive(Debug)]
+struct Awaited {
+    tap: Arc<Tap>,
+    sender: oneshot::Sender<Answer>,
+}
+
+/// What one of the two upstreams answered.
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    coded: bool,
+    /// `None` when it is too large, or not whole.
+    body: Option<Copied>,
+}
+
+impl Mirrored {
+    /// The answer's body has to pass this.
+    pub fn answer(&self) -> Option<&Arc<Tap>> {
+        self.answer.as_ref().map(|awaited| &awaited.tap)
+    }
+
+    /// The request was answered by its upstream, with this head. Where it was not, this is dropped.
+    pub fn answered(self, head: &ResponseHead) {
+        let Some(Awaited { tap, sender }) = self.answer else { return };
+        // Nobody may wait any more.
+        let _ = sender.send(Answer::new(head, &tap));
+    }
+}
+
+impl Answer {
+    fn new(head: &ResponseHead, tap: &Tap) -> Self {
+        let coded = head.fields.contains(Known::ContentEncoding);
+        Self { status: head.status, coded, body: tap.copied() }
+    }
+}
+
+/// Begins the copies of a request.
+pub fn begin(mirror: &Arc<MirrorRuntime>, original: &Original<'_>) -> Option<Mirrored> {
     let wanted = mirror.copies(original.head.method.as_str(), original.request_id);
     let places: Vec<Place> = std::iter::from_fn(|| mirror.place()).take(wanted).collect();
     mirror.metrics.count_many(MirrorResult::NoPlace, wanted - places.len());
@@ -127,14 +195,22 @@ pub fn begin(mirror: &Arc<MirrorRuntime>, original: &Original<'_>) -> Option<Arc
         target: original.target.to_vec(),
     });
     let draining = original.proxy.lifecycle.clone();
-    let work = send_all(places, shared, body);
+    let (awaited, answered) = match &mirror.config.compare {
+        Some(_) => {
+            let tap = Arc::new(Tap::new(mirror.config.max_body_bytes, &mirror.budget));
+            let (sender, receiver) = oneshot::channel();
+            (Some(Awaited { tap, sender }), Some(receiver))
+        }
+        None => (None, None),
+    };
+    let work = send_all(places, shared, body, answered);
     original.proxy.tasks.spawn("mirror", async move {
         tokio::select! {
             () = draining.reached(Phase::Draining) => {}
             () = work => {}
         }
     });
-    tap
+    Some(Mirrored { body: tap, answer: awaited })
 }
 
 /// The request, once for all its copies.
@@ -146,7 +222,12 @@ struct Shared {
     target: Vec<u8>,
 }
 
-async fn send_all(places: Vec<Place>, shared: Arc<Shared>, body: Option<oneshot::Receiver<Option<Copied>>>) {
+async fn send_all(
+    places: Vec<Place>,
+    shared: Arc<Shared>,
+    body: Option<oneshot::Receiver<Option<Copied>>>,
+    mut answered: Option<oneshot::Receiver<Answer>>,
+) {
     let copied = match body {
         None => Some(None),
         // It is over when the client leaves inside the body, or when the body does not fit.
@@ -158,18 +239,51 @@ async fn send_all(places: Vec<Place>, shared: Arc<Shared>, body: Option<oneshot:
         }
         return;
     };
-    let copies = places.into_iter().map(|place| send(place, shared.clone(), copied.clone()));
+    let copies = places.into_iter().map(|place| send(place, shared.clone(), copied.clone(), answered.take()));
     futures_util::future::join_all(copies).await;
 }
 
-async fn send(place: Place, shared: Arc<Shared>, body: Option<Copied>) {
+/// Sends one copy; compares its answer with the one that the client gets, when that is given.
+async fn send(place: Place, shared: Arc<Shared>, body: Option<Copied>, answered: Option<oneshot::Receiver<Answer>>) {
     let mirror = &place.0;
-    let result = match call(mirror, &shared, body.map(|body| body.bytes).unwrap_or_default()).await {
-        Ok(_) => MirrorResult::Answered,
-        Err(Ended::NoPlace) => MirrorResult::NoPlace,
-        Err(Ended::Failed) => MirrorResult::Failed,
+    let body = body.map(|body| body.bytes).unwrap_or_default();
+    let keep = if answered.is_some() { mirror.config.max_body_bytes } else { 0 };
+    let (result, answer) = match call(mirror, &shared, body, keep).await {
+        Ok(answer) => (MirrorResult::Answered, Some(answer)),
+        Err(Ended::NoPlace) => (MirrorResult::NoPlace, None),
+        Err(Ended::Failed) => (MirrorResult::Failed, None),
     };
     mirror.metrics.count(result);
+    let (Some(answer), Some(answered)) = (answer, answered) else { return };
+    // The client may take its time over its answer.
+    let original = tokio::time::timeout(mirror.config.timeout, answered).await;
+    let compared = match original {
+        Ok(Ok(original)) => compare(mirror, &shared, original, answer).await,
+        _ => Compared::Skipped,
+    };
+    mirror.metrics.compared(compared);
+}
+
+/// Off the event loop: bodies may be large and deep.
+async fn compare(mirror: &MirrorRuntime, shared: &Shared, original: Answer, answer: Answer) -> Compared {
+    if original.status != answer.status {
+        mirror.tell(shared, "status", || format!("{} became {}", original.status, answer.status));
+        return Compared::Status;
+    }
+    let (Some(then), Some(now)) = (original.body, answer.body) else { return Compared::Skipped };
+    if then.bytes == now.bytes {
+        return Compared::Same;
+    }
+    if original.coded || answer.coded {
+        return Compared::Skipped;
+    }
+    let mask = Mask::new(mirror.config.compare.iter().flatten().cloned());
+    let find = move || difference::of_bodies(&then.bytes, &now.bytes, &mask);
+    let Ok(differences) = tokio::task::spawn_blocking(find).await else { return Compared::Skipped };
+    let Some(first) = differences.first() else { return Compared::Same };
+    // The part, and not what it says: that may be anybody's secret.
+    mirror.tell(shared, "body", || format!("{} ({} in all)", first.path(), differences.len()));
+    Compared::Body
 }
 
 enum Ended {
@@ -184,8 +298,8 @@ impl From<Failure> for Ended {
     }
 }
 
-/// Sends one copy and reads its answer to the end; gives its status.
-async fn call(mirror: &MirrorRuntime, shared: &Shared, body: Bytes) -> Result<u16, Ended> {
+/// Sends one copy and reads its answer to the end, of which at most `keep` bytes are kept.
+async fn call(mirror: &MirrorRuntime, shared: &Shared, body: Bytes, keep: usize) -> Result<Answer, Ended> {
     let keys = RequestKeys { client: IpAddr::V4(Ipv4Addr::UNSPECIFIED), lookup: &Nobody };
     let started = Instant::now();
     let deadline = started + mirror.config.timeout;
@@ -221,11 +335,11 @@ async fn call(mirror: &MirrorRuntime, shared: &Shared, body: Bytes) -> Result<u1
     };
     let mut facts = Facts::default();
     let mut source = Source::Memory(body);
-    let answer = Tap::new(0, &mirror.budget);
+    let answer = Tap::new(keep, &mirror.budget);
     let mut client = Client::Copy(&answer);
     let run = Run { to, request: head, timer: &mut timer };
     run.forward(&mut source, &mut client, work, &mut facts, &mut None).await?;
-    Ok(facts.status)
+    Ok(Answer::new(&work.answer, &answer))
 }
 
 /// The fields as the upstream of the request gets them, with a span of its own, the mark, and the mirror's own edits.

@@ -10,7 +10,7 @@
 //! before it. Nothing sleeps from one record to the next, so nothing adds up.
 
 mod comparison;
-mod difference;
+pub mod difference;
 pub mod import;
 pub mod options;
 pub mod recording;

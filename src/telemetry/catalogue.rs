@@ -285,6 +285,9 @@ metrics! {
     MIRROR_COPIES = "forebay_mirror_copies_total", Counter, None, ["route", "result"],
         "Copies of requests for the route's mirror: answered, failed (no whole answer came), or not sent because there was no_place (as many as allowed were in flight) or no_body (too large, or it broke off).",
         "Mostly answered; no_place says that the mirror is slower than the traffic it gets, which costs the clients nothing.";
+    MIRROR_COMPARED = "forebay_mirror_compared_total", Counter, None, ["route", "result"],
+        "Answers of the mirror compared with those that clients got: same, status or body (what differs first), or skipped (one of them was not whole, too large, or compressed).",
+        "Mostly same; the log names parts that differ, and what always differs belongs in the mirror's compare.ignore.";
     MIRROR_IN_FLIGHT = "forebay_mirror_in_flight", Gauge, None, ["route"],
         "Copies in flight now.",
         "At most the mirror's max_in_flight.";

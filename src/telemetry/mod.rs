@@ -39,7 +39,7 @@ pub use jobs::{Job, JobMetrics};
 pub use metrics::{
     ClientLimitMetrics, DetachedMetrics, LimiterMetrics, ListenerMetrics, QueueMetrics, RouteMetrics, UpstreamMetrics,
 };
-pub use mirror::{MirrorMetrics, MirrorResult};
+pub use mirror::{Compared, MirrorMetrics, MirrorResult};
 pub use reason::{Reason, ReasonClass, markdown_table};
 pub use record::{Protocol, RequestRecord, SourcesRecord, Timings};
 pub use recording::{RecordMetrics, RecordResult};

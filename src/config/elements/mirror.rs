@@ -9,6 +9,8 @@ use crate::config::decode::{Decoder, element};
 use crate::config::describe::{GIB, HOUR, MILLISECOND};
 use crate::config::diagnostic::{Code, Problem};
 use crate::config::model;
+use crate::config::model::aggregate::JsonPath;
+use crate::config::value::container::Switch;
 use crate::config::value::http::Method;
 use crate::config::value::quantity::Size;
 
@@ -34,6 +36,16 @@ element! {
         timeout: Duration = "5s", between(MILLISECOND, HOUR), instead_of(&["deadline"]);
         /// Change the copies' headers. They carry what the request carries, credentials as well, and `x-forebay-mirror: true`.
         request_headers: HeaderEdits = {};
+        /// Compare the answers: `true`, or a table. Of several copies, the first.
+        compare: Switch<Compare> = none, instead_of(&["diff"]), example("{ ignore = [\"meta.time\"] }");
+    }
+}
+
+element! {
+    /// How the answers of the two upstreams are compared: by status and body, JSON part by part.
+    pub struct Compare {
+        /// Parts of JSON bodies that may differ, with everything below them: "meta.time", "items.*.id".
+        ignore: Vec<JsonPath> = [], instead_of(&["ignore_paths", "mask", "noise"]);
     }
 }
 
@@ -50,6 +62,10 @@ impl Mirror {
             max_bytes: bytes(self.max_bytes.copied()?)?,
             timeout: self.timeout.copied()?,
             request_headers: self.request_headers.get()?.resolve()?,
+            compare: match self.compare.get().and_then(|compare| compare.0.as_ref()) {
+                Some(compare) => Some(compare.ignore.cloned()?),
+                None => None,
+            },
         })
     }
 

@@ -169,3 +169,33 @@ async fn copies_do_not_hold_up_a_shutdown() {
     assert!(status.success(), "{status:?}");
     assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
 }
+
+#[tokio::test]
+async fn answers_are_compared_but_for_what_may_differ() {
+    let json = |body: &str| {
+        format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+    };
+    let primary = FaultUpstream::answering(json(r#"{"id":7,"meta":{"time":1}}"#)).await;
+    let alike = FaultUpstream::answering(json(r#"{"meta":{"time":2},"id":7.0}"#)).await;
+    let other = FaultUpstream::answering(json(r#"{"id":8,"meta":{"time":1}}"#)).await;
+    let failing = FaultUpstream::answering("HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n").await;
+    let large = FaultUpstream::answering(json(&"1".repeat(100))).await;
+
+    for (shadow, result) in [(&alike, "same"), (&other, "body"), (&failing, "status"), (&large, "skipped")] {
+        let compare = "max_body = \"50B\", compare = { ignore = [\"meta.time\"] }";
+        let forebay = forebay(primary.address, shadow.address, compare).await;
+        http::request(forebay.address(), "GET", "/", &[("x-request-id", "seen-again")], b"").await.unwrap();
+        eventually(&format!("the answers are {result}"), async || {
+            let compared = [("route", "api"), ("result", result)];
+            (forebay.scrape().await.sum("forebay_mirror_compared_total", &compared) == 1.0).then_some(())
+        })
+        .await;
+        let told: Vec<_> =
+            forebay.process.stderr.all().into_iter().filter(|line| line.contains("answers differ")).collect();
+        match result {
+            "body" => assert!(told[0].contains("how=\"id (1 in all)\"") && told[0].contains("seen-again"), "{told:?}"),
+            "status" => assert!(told[0].contains("200 became 500"), "{told:?}"),
+            _ => assert!(told.is_empty(), "{told:?}"),
+        }
+    }
+}
