@@ -3,12 +3,12 @@
 #   make run      the demo: simulated slow services with Forebay in front of them; Ctrl-C ends it
 #   make check    formatting, lints, generated files: what to run before a commit
 #   make test     `check` and every test, against real services; what the build server runs
-#   make bench    CPU and latency beside nginx and HAProxy, see benches/run.py; bench-quick, -aggregate, -truth, -gate
+#   make bench    CPU and latency beside nginx and HAProxy, see benches/run.py; bench-quick, -aggregate, -truth, -rate, -gate
 #   make fuzz     each fuzz target for a minute: FUZZ_SECONDS=600 make fuzz for longer
 #   make bless    writes the generated files and the golden messages anew; read the difference before committing it
 #   make docs     the documentation of the code, in target/doc
 .DEFAULT_GOAL := test
-.PHONY: run setup setup-build check generated test bless docs fuzz bench bench-quick bench-aggregate bench-truth bench-gate bench-setup
+.PHONY: run setup setup-build check generated test bless docs fuzz bench bench-quick bench-aggregate bench-truth bench-rate bench-gate bench-setup
 
 CARGO ?= cargo
 FUZZ_SECONDS ?= 60
@@ -71,6 +71,10 @@ bench-aggregate: bench-setup
 # What forebay load, wrk, hey and h2load say about latencies that are known. Within 3 minutes.
 bench-truth: bench-setup
 	benches/run.py bench --only truth --out target/bench-truth.md
+
+# The highest rate that forebay load, h2load and hey hold on one core, beside wrk, and how late releases are. Within 5 minutes.
+bench-rate: bench-setup
+	benches/run.py bench --quick --only rate --out target/bench-rate.md
 
 # Instructions and allocations for a request against benches/baseline.json; after a wanted change: benches/run.py gate --update
 bench-gate: bench-setup

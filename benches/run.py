@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """`make bench`, `make bench-gate`: Forebay, everything on, beside nginx, HAProxy, bare pingora and a byte forwarder;
-what an aggregate costs, beside hyper-util and Python; what load generators say about latencies that are known.
+what an aggregate costs, beside hyper-util and Python; what load generators say about latencies that are known,
+and the rate that they hold on one core.
 
     benches/run.py bench [--quick] [--targets nginx,forebay] [--only cpu,latency,memory,counts]
     benches/run.py gate [--update]
@@ -20,7 +21,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from harness import aggregate, counts, measure, report, truth
+from harness import aggregate, counts, measure, rate, report, truth
 from harness.process import BenchError
 from harness.targets import BENCHES, PORTS, PROTOTYPES, REPOSITORY, STANDARD, Targets
 
@@ -28,7 +29,7 @@ from harness.targets import BENCHES, PORTS, PROTOTYPES, REPOSITORY, STANDARD, Ta
 GATED = {"forebay_aggregate": counts.AGGREGATE}
 BASELINE = BENCHES / "baseline.json"
 RESULTS = BENCHES / "results.md"
-PARTS = ["cpu", "latency", "memory", "counts", "aggregate", "truth"]
+PARTS = ["cpu", "latency", "memory", "counts", "aggregate", "truth", "rate"]
 # HAProxy 2.6 does not start under valgrind.
 COUNTED = {"forebay", "nginx", "pingora_proxy", "pingora_core", "own_codec", "forward"}
 
@@ -69,7 +70,7 @@ def bench(arguments, targets):
     if "cpu" in parts and "nginx" not in names:
         raise BenchError("the CPU part needs nginx among the targets: it is the unit")
     proxies = [name for name in names if name != "direct"]
-    for name in proxies if set(parts) - {"truth"} else ():
+    for name in proxies if set(parts) - {"truth", "rate"} else ():
         targets.command(name)  # A missing binary is said at once, not after ten minutes.
     rounds, seconds = (3, 2) if arguments.quick else (8, 3)
     chapters = [describe_machine(rounds)]
@@ -100,6 +101,8 @@ def bench(arguments, targets):
         add(report.part_counts(plain, counts.per_request(targets, "forebay_aggregate", progress, counts.AGGREGATE)))
     if "truth" in parts:
         add(report.truth(truth.measured(targets, progress)))
+    if "rate" in parts:
+        add(report.rates(*rate.measured(targets, 3 if arguments.quick else 5, progress)))
     arguments.out.write_text("\n".join(chapters))
     progress(f"written to {arguments.out}")
     return 0

@@ -3,6 +3,7 @@
 from .aggregate import DIRECT, FANOUTS, LOADS, PLAIN
 from .measure import FIXED_RATE, FIXED_RATE_CONNECTIONS
 from .targets import AGGREGATORS, LABELS
+from . import rate
 from .truth import CONNECTIONS, QUANTILES, RATE, SECONDS
 
 KIB = 1024
@@ -123,3 +124,41 @@ def truth(found):
         chapters.append(f"#### {SERVERS[server]}\n\n{table(head, rows)}\n")
     load = f"{RATE} requests/s for {SECONDS} s, {CONNECTIONS} connections; wrk knows no rate and sends what it can"
     return f"### Load generators on latencies that are known ({load})\n\n" + "\n".join(chapters)
+
+
+def verdict(tool, of):
+    if tool != "forebay load":
+        return "says nothing"
+    if of.honest is None:
+        return "void each time"
+    within = "" if of.honest_rounds == of.rate.rounds else f", in {of.honest_rounds} of {of.rate.rounds} rounds"
+    return spread(of.honest, 0) + within
+
+
+def rates(held, lateness):
+    rows = [
+        [
+            f"**{tool}**" if tool == "forebay load" else tool,
+            f"{of.rate.median:.0f} ({of.rate.low:.0f}–{of.rate.high:.0f})" if tool != "wrk" else "knows no rate",
+            verdict(tool, of),
+            spread(of.cpu_us, 1),
+            spread(of.common_cpu_us, 1) if tool != "wrk" else "-",
+            f"{of.disturbed.median:.0%}",
+        ]
+        for tool, of in held.items()
+    ]
+    rounds = next(iter(held.values())).rate.rounds
+    head = ["tool", "highest rate held, 1/s", "good by its own verdict, 1/s", "CPU µs per request there"]
+    head += [f"CPU µs at {rate.COMMON_RATE}/s", "core used by others"]
+    late = [
+        [f"`forebay load {kind}`".replace(" `", "`"), spread(p50, 0), spread(p99, 0), f"{disturbed.median:.0%}"]
+        for kind, (p50, p99, disturbed) in lateness.items()
+    ]
+    what = f"{rate.CONNECTIONS} connections, {rate.SECONDS} s each, {rounds} rounds; median and quartiles"
+    asked = f"{rate.LATENESS_RATE} requests/s for {rate.LATENESS_SECONDS} s"
+    return (
+        f"### The highest rate on one core ({what})\n\n"
+        "Held: at least 99 % of what was asked for was answered well. wrk sends what it can, so its CPU time is that of a closed loop\n"
+        f"in which one wake-up serves many connections.\n\n{table(head, rows)}\n\n"
+        f"### Lateness of releases ({asked})\n\n{table(['', 'p50 µs', 'p99 µs', 'core used by others'], late)}\n"
+    )

@@ -165,10 +165,10 @@ class Targets:
         for name, size in SIZES.items():
             (root / name).write_bytes(b"." * size)
 
-    def start_upstream(self):
+    def start_upstream(self, cpu=LOAD_CPU):
         values = {"name": "upstream", "port": UPSTREAM_PORT, "hold": HOLD_PORT, "root": self.scratch / "root"}
         config = self.write("upstream.conf", NGINX_UPSTREAM, **values)
-        return self.start("upstream", ["nginx", "-c", config, "-p", self.scratch], UPSTREAM_PORT, LOAD_CPU)
+        return self.start("upstream", ["nginx", "-c", config, "-p", self.scratch], UPSTREAM_PORT, cpu)
 
     def start_hold(self):
         """Answers `/late` after 2 ms, and `/hold` never."""
