@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::{io, thread};
@@ -115,9 +115,8 @@ impl Comparison {
         let size = work.received.body.as_ref().map_or(0, Vec::len);
         let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let has_room = self.shared.bytes.fetch_add(size, Ordering::Relaxed) + size <= MOST_WAITING_BYTES;
-        let sent = waiting.as_ref().filter(|_| has_room).map(|waiting| waiting.try_send(work));
-        if !matches!(sent, Some(Ok(()))) {
-            debug_assert!(!matches!(sent, Some(Err(TrySendError::Disconnected(_)))), "the thread lives until the end");
+        let is_queued = has_room && waiting.as_ref().is_some_and(|waiting| waiting.try_send(work).is_ok());
+        if !is_queued {
             self.shared.bytes.fetch_sub(size, Ordering::Relaxed);
             let mut tally = self.shared.tally();
             tally.same(false);

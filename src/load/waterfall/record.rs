@@ -68,7 +68,12 @@ impl Waterfall {
     /// What stands in the way of joining, and what to do about it.
     pub fn remarks(&self) -> Vec<String> {
         let log = &self.log;
-        if self.requests == 0 || self.joined * 100 >= self.requests * 99 {
+        if self.requests == 0 {
+            return vec![
+                "waterfall: no request was answered well or given up, so there is no response time to explain".into(),
+            ];
+        }
+        if self.joined * 100 >= self.requests * 99 {
             return Vec::new();
         }
         let mut remarks = vec![format!("waterfall: {} of {} requests were joined", self.joined, self.requests)];

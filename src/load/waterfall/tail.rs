@@ -26,10 +26,11 @@ impl Tail {
     ///
     /// When there is no such file, or it is none that can be followed.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let mut file = File::open(path)?;
-        if !file.metadata()?.is_file() {
+        // Before it is opened: opening a pipe waits for whoever writes into it.
+        if !fs::metadata(path)?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "this is not a regular file"));
         }
+        let mut file = File::open(path)?;
         file.seek(SeekFrom::End(0))?;
         Ok(Self { path: path.to_owned(), file, chunk: vec![0; CHUNK], rest: Vec::new(), is_too_long: false })
     }
