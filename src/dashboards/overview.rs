@@ -212,11 +212,12 @@ fn on_purpose() -> Vec<Panel> {
         Panel::lines(
             "Mirrored copies",
             "In flight, and how they ended. Mostly answered; no_place says that the mirror is slower than the traffic it gets, \
-             which costs the clients nothing.",
+             which costs the clients nothing. Compared answers are mostly same; the log names parts that differ.",
             "short",
             vec![
                 (total(&metrics::MIRROR_IN_FLIGHT, "route"), "in flight {{route}}"),
                 (rate(&metrics::MIRROR_COPIES, "route, result", ""), "{{result}} per second {{route}}"),
+                (rate(&metrics::MIRROR_COMPARED, "route, result", ""), "compared: {{result}} per second {{route}}"),
             ],
         ),
     ]

@@ -39,7 +39,7 @@ const CONFIG: &str = r#"
     path = "/"
     upstream = "app"
     objective = { availability = "99.9%", latency = "50ms" }
-    mirror = { upstream = "app" }
+    mirror = { upstream = "app", compare = true }
 
     # Of three at once, one is served, one waits in vain, one is refused.
     [route.late]
