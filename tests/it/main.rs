@@ -5,6 +5,7 @@ mod boundaries;
 mod config;
 mod corpus;
 mod e2e;
+mod examples;
 mod faults;
 mod front;
 mod load;

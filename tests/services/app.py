@@ -25,6 +25,9 @@ import users as users_service
 # How long a query of /users holds its connection: long enough for the requests behind it to notice.
 QUERY_SECONDS = 0.2
 
+# How long a report holds one.
+REPORT_SECONDS = 1
+
 
 def make_app(arguments, announce):
     @contextlib.asynccontextmanager
@@ -74,6 +77,16 @@ def make_app(arguments, announce):
             app.state.acquire_timeouts += 1
             raise fastapi.HTTPException(500, "no database connection within the time")
         return [{"id": row["id"], "name": row["name"]} for row in rows]
+
+    @app.get("/reports/{name}")
+    async def report(name: str):
+        try:
+            async with app.state.pool.acquire(timeout=arguments.acquire_timeout) as connection:
+                count = await connection.fetchval("SELECT count(*) FROM users, pg_sleep($1)", REPORT_SECONDS)
+        except TimeoutError:
+            app.state.acquire_timeouts += 1
+            raise fastapi.HTTPException(500, "no database connection within the time")
+        return {"report": name, "users": count}
 
     @app.get("/pool-errors")
     async def pool_errors():

@@ -58,6 +58,17 @@ impl Forebay {
         Self::start_in(directory, command(env!("CARGO_BIN_EXE_forebay"))).await
     }
 
+    /// Starts with a file of the repository, as somebody who copied it would: on ports and with services that the
+    /// environment names. The port of the listener and that of the admin listener are any free ones.
+    pub async fn start_example(file: &str, services: &[(&str, SocketAddr)]) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        std::fs::copy(super::repository(file), directory.path().join("forebay.toml")).expect("the example is copied");
+        let mut run = command(env!("CARGO_BIN_EXE_forebay"));
+        run.env("FOREBAY_PORT", "0").env("FOREBAY_ADMIN_PORT", "0");
+        run.envs(services.iter().map(|(name, address)| (name, address.to_string())));
+        Self::start_in(directory, run).await
+    }
+
     async fn start_in(directory: TempDir, mut run: Command) -> Self {
         run.arg("run").arg("-c").arg(directory.path().join("forebay.toml")).env("NO_COLOR", "1");
         let mut process = Process::start("forebay", run);

@@ -14,6 +14,7 @@ pub mod postgres;
 pub mod process;
 pub mod prometheus;
 pub mod services;
+pub mod simulator;
 
 use std::path::PathBuf;
 use std::time::Duration;
