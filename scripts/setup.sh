@@ -11,7 +11,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 build_packages=(cmake gcc g++ make)
-test_packages=("${build_packages[@]}" curl python3 python3-venv postgresql util-linux)
+test_packages=("${build_packages[@]}" curl python3 python3-venv postgresql systemd util-linux)
 prometheus=2.42
 new_prometheus=3.5.3
 

@@ -183,8 +183,8 @@ fn no_paths_of_one_machine() {
     let words = ["/home/", "/root/", "/work/", "/Users/"].map(|folder| format!("{folder}{}", ""));
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let ours = format!("tests/it/{}.rs", "boundaries");
-    let endings = ["rs", "toml", "md", "sh", "py", "json"];
-    for source in sources(&["src", "tests", "scripts", "config", "docs", "benches", "fuzz"], &endings) {
+    let endings = ["rs", "toml", "md", "sh", "py", "json", "yaml", "service", "socket"];
+    for source in sources(&["src", "tests", "scripts", "config", "docs", "benches", "fuzz", "packaging"], &endings) {
         if source.path != ours {
             none("no paths of one machine", source.lines_with(&source.text, &words));
         }

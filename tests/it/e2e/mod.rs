@@ -9,3 +9,4 @@ mod origin;
 mod prometheus;
 mod rules;
 mod services;
+mod systemd;

@@ -15,6 +15,7 @@ pub mod process;
 pub mod prometheus;
 pub mod services;
 pub mod simulator;
+pub mod systemd;
 
 use std::path::PathBuf;
 use std::time::Duration;
