@@ -1,7 +1,7 @@
 # The targets people type; the build server types them too (.ci/run).
 #
 #   make run      the demo: simulated slow services with Forebay in front of them; Ctrl-C ends it
-#   make check    formatting, lints, generated files: what to run before a commit
+#   make check    formatting, lints, generated files, licences: what to run before a commit
 #   make test     `check` and every test, against real services; what the build server runs
 #   make bench    CPU and latency beside nginx and HAProxy, see benches/run.py; bench-quick, -aggregate, -truth, -rate, -gate
 #   make fuzz     each fuzz target for a minute: FUZZ_SECONDS=600 make fuzz for longer
@@ -15,6 +15,9 @@ FUZZ_SECONDS ?= 60
 
 # What compares committed files with the code that they describe.
 GENERATED = telemetry:: config:: dashboards:: rules::
+
+# What may be compiled in.
+LICENCES = licences::
 
 # Private items are documented as well, so links may lead to them.
 DOC = RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" \
@@ -37,7 +40,7 @@ check: setup-build
 	$(CARGO) tree --locked --quiet --manifest-path fuzz/Cargo.toml >/dev/null
 	$(CARGO) tree --locked --quiet --manifest-path benches/comparators/Cargo.toml >/dev/null
 	$(CARGO) clippy --locked --all-targets -- -D warnings
-	$(CARGO) test --locked --quiet --lib --test it -- $(GENERATED)
+	$(CARGO) test --locked --quiet --lib --test it -- $(GENERATED) $(LICENCES)
 
 test: setup check
 	$(DOC) --quiet

@@ -8,6 +8,7 @@ mod e2e;
 mod examples;
 mod faults;
 mod front;
+mod licences;
 mod load;
 mod ops;
 mod readme;
