@@ -6,9 +6,11 @@
 #   make bench    CPU and latency beside nginx and HAProxy, see benches/run.py; bench-quick, -aggregate, -truth, -rate, -gate
 #   make fuzz     each fuzz target for a minute: FUZZ_SECONDS=600 make fuzz for longer
 #   make bless    writes the generated files and the golden messages anew; read the difference before committing it
+#   make package  what is shipped, in target/package: static binary, image folder, Debian package, SBOM; package-test tries them
 #   make docs     the documentation of the code, in target/doc
 .DEFAULT_GOAL := test
-.PHONY: run setup setup-build check generated test bless docs fuzz bench bench-quick bench-aggregate bench-truth bench-rate bench-gate bench-setup
+.PHONY: run setup setup-build check generated test bless docs fuzz bench bench-quick bench-aggregate bench-truth bench-rate bench-gate \
+	bench-setup package package-test
 
 CARGO ?= cargo
 FUZZ_SECONDS ?= 60
@@ -52,6 +54,16 @@ bless:
 
 docs:
 	$(DOC)
+
+# The static release build takes five minutes on two cores, the rest seconds.
+package:
+	scripts/setup.sh package
+	packaging/package.sh
+
+# Builds the image and runs it without any rights, installs the Debian package into a clean tree. As root; ten seconds.
+package-test: package
+	packaging/docker/test.sh
+	packaging/debian/test.sh
 
 fuzz: setup-build
 	fuzz/run.sh $(FUZZ_SECONDS)

