@@ -11,5 +11,6 @@ mod front;
 mod licences;
 mod load;
 mod ops;
+mod packaging;
 mod readme;
 mod support;
