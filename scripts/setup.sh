@@ -12,8 +12,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 build_packages=(cmake gcc g++ make)
-test_packages=("${build_packages[@]}" curl python3 python3-venv postgresql systemd util-linux)
-package_packages=("${build_packages[@]}" binutils buildah ca-certificates curl dpkg-dev lintian man-db podman runc)
+test_packages=("${build_packages[@]}" binutils curl python3 python3-venv postgresql systemd util-linux)
+package_packages=("${build_packages[@]}" binutils buildah ca-certificates curl lintian man-db podman runc)
 prometheus=2.42
 new_prometheus=3.5.3
 cyclonedx=0.5.9

@@ -24,9 +24,9 @@ put 644 packaging/debian/copyright "$doc/copyright"
 put 644 "$sbom" "$doc/forebay.cdx.json"
 put 644 CHANGELOG.md "$doc/CHANGELOG.md"
 put 644 config/default.toml "$doc/default.toml"
-put 644 docs/operations.md "$doc/operations.md"
+for document in operations runbooks; do put 644 "docs/$document.md" "$doc/$document.md"; done
 cp -r config/examples "$tree/$doc/examples"
-for dashboard in dashboards/*; do put 644 "$dashboard" "usr/share/forebay/$dashboard"; done
+for file in dashboards/*.json dashboards/rules/*.yaml; do put 644 "$file" "usr/share/forebay/$file"; done
 
 mkdir -p "$tree/usr/share/man/man1"
 "$binary" man --out "$tree/usr/share/man/man1"

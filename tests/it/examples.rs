@@ -59,7 +59,7 @@ mod slow_api {
     async fn the_api_gets_eight_at_a_time_some_wait_and_the_rest_learns_at_once() {
         // It refuses the ninth request at once, and says so in its own numbers.
         let api = Simulator::start("[upstream.api]\nlatency = \"2s\"\nworkers = 8\nqueue = 0\n").await;
-        let forebay = Forebay::start_example(FILE, &[("GEOCODER", api.address("api"))]).await;
+        let forebay = Forebay::start_example(FILE, &[("GEOCODER", &api.address("api"))]).await;
 
         let answers = at_once(&forebay, "/geocode?q=Ulm", 36).await;
 
@@ -78,7 +78,7 @@ mod slow_api {
     async fn an_api_that_hangs_holds_nobody_for_longer_than_the_deadline() {
         let hangs = "[upstream.api]\nfaults = [{ kind = \"stall_before_head\", probability = 1.0 }]\n";
         let api = Simulator::start(hangs).await;
-        let forebay = Forebay::start_example(FILE, &[("GEOCODER", api.address("api"))]).await;
+        let forebay = Forebay::start_example(FILE, &[("GEOCODER", &api.address("api"))]).await;
 
         let answers = at_once(&forebay, "/geocode?q=Ulm", 4).await;
 
@@ -92,7 +92,7 @@ mod slow_api {
     #[tokio::test]
     async fn the_contract_is_kept_and_callers_learn_when_to_come_back() {
         let api = Simulator::start("[upstream.api]\nlatency = \"0s\"\n").await;
-        let forebay = Forebay::start_example(FILE, &[("GEOCODER", api.address("api"))]).await;
+        let forebay = Forebay::start_example(FILE, &[("GEOCODER", &api.address("api"))]).await;
         let started = tokio::time::Instant::now();
 
         let mut answers = Vec::new();
@@ -130,13 +130,10 @@ body = '[{"id": 1, "state": "sent", "items": [1, 2]}, {"id": 2, "state": "paid",
 
     async fn behind(services: &[&str]) -> (Simulator, Forebay) {
         let simulator = Simulator::start(&services.concat()).await;
-        let service = |variable, name| (variable, simulator.address(name));
-        let addresses = [
-            service("ACCOUNTS", "accounts"),
-            service("ORDERS", "orders"),
-            service("RECOMMENDATIONS", "recommendations"),
-            service("NEWS", "news"),
-        ];
+        let [accounts, orders, recommendations, news] =
+            ["accounts", "orders", "recommendations", "news"].map(|name| simulator.address(name));
+        let addresses: [(&str, &dyn ToString); 4] =
+            [("ACCOUNTS", &accounts), ("ORDERS", &orders), ("RECOMMENDATIONS", &recommendations), ("NEWS", &news)];
         let forebay = Forebay::start_example(FILE, &addresses).await;
         (simulator, forebay)
     }
@@ -213,7 +210,7 @@ mod database {
     async fn service() -> (Postgres, Service, Forebay) {
         let database = Postgres::start().await;
         let service = Service::app(&["--database", &database.url(), "--pool", "5", "--acquire-timeout", "0.3"]).await;
-        let forebay = Forebay::start_example(FILE, &[("SERVICE", service.address)]).await;
+        let forebay = Forebay::start_example(FILE, &[("SERVICE", &service.address)]).await;
         (database, service, forebay)
     }
 

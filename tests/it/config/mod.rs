@@ -16,7 +16,7 @@ fn repository(path: &str) -> PathBuf {
 }
 
 /// Compares with a committed file, or writes it when `FOREBAY_BLESS` is set.
-fn assert_golden(path: &Path, actual: &str) {
+pub fn assert_golden(path: &Path, actual: &str) {
     if std::env::var_os("FOREBAY_BLESS").is_some() {
         std::fs::write(path, actual).expect("the golden file can be written");
         return;

@@ -60,19 +60,19 @@ impl Forebay {
 
     /// Starts with a file of the repository, as somebody who copied it would: on ports and with services that the
     /// environment names. The port of the listener and that of the admin listener are any free ones.
-    pub async fn start_example(file: &str, services: &[(&str, SocketAddr)]) -> Self {
+    pub async fn start_example(file: &str, variables: &[(&str, &dyn ToString)]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         std::fs::copy(super::repository(file), directory.path().join("forebay.toml")).expect("the example is copied");
         let mut run = command(env!("CARGO_BIN_EXE_forebay"));
         run.env("FOREBAY_PORT", "0").env("FOREBAY_ADMIN_PORT", "0");
-        run.envs(services.iter().map(|(name, address)| (name, address.to_string())));
+        run.envs(variables.iter().map(|(name, value)| (name, value.to_string())));
         Self::start_in(directory, run).await
     }
 
     async fn start_in(directory: TempDir, mut run: Command) -> Self {
         run.arg("run").arg("-c").arg(directory.path().join("forebay.toml")).env("NO_COLOR", "1");
+        let expected = expected_listeners(directory.path(), &run);
         let mut process = Process::start("forebay", run);
-        let expected = expected_listeners(directory.path());
         let addresses = process
             .output("says where it listens", |lines| {
                 let addresses = listening(lines);
@@ -137,8 +137,9 @@ impl Forebay {
 }
 
 /// How many listeners the configuration has, admin included. A configuration with mistakes is for the binary to report.
-fn expected_listeners(directory: &Path) -> usize {
-    let variable = |name: &str| std::env::var(name).ok();
+fn expected_listeners(directory: &Path, run: &Command) -> usize {
+    let own = |name: &str| run.get_envs().find(|(own, _)| *own == name)?.1?.to_str().map(str::to_owned);
+    let variable = |name: &str| own(name).or_else(|| std::env::var(name).ok());
     match forebay::config::load(&directory.join("forebay.toml"), &variable) {
         Ok(loaded) => loaded.config.listeners.len() + usize::from(loaded.config.admin.address.is_some()),
         Err(_) => usize::MAX,
