@@ -26,15 +26,14 @@ use super::respond::{self, Failure};
 use super::timer::{LazyTimer, StageClock, until};
 use super::upgrade::{Switch, TunnelEnd};
 use super::workspace::Workspace;
-use super::{Proxy, attempt, mirror, prepare};
+use super::{Proxy, attempt, prepare};
 use crate::config::model::aggregate::Aggregate;
-use crate::config::model::{ClientGone, Deadline, FaultEnd, RouteAction};
-use crate::faults::Strike;
+use crate::config::model::{ClientGone, Deadline, RouteAction};
 use crate::limits::{KeyLookup, Permits, Rejection, RequestKeys, TryAdmit, rate_fields};
 use crate::message::head::{Body, Known, Method, RequestHead, Version};
 use crate::message::{forwarded, ids, path};
 use crate::recorder::Recorded;
-use crate::routing::{self, Found};
+use crate::routing::Found;
 use crate::telemetry::metrics::{DetachedMetrics, RouteMetrics, UpstreamMetrics};
 use crate::telemetry::{InFlightGuard, Protocol, Reason, RequestRecord, SourcesRecord, Timings};
 
@@ -123,16 +122,8 @@ impl Exchange<'_> {
         if let Some(switch) = switch {
             self.tunnel(switch, source, &mut facts).await;
         }
-        let by_upstream = matches!(facts.reason, None | Some(Reason::Ok | Reason::Upstream5xx));
-        if let Some(mirrored) = facts.mirrored.take().filter(|_| by_upstream) {
-            mirrored.answered(&self.work.answer);
-        }
-        let recorded = facts.recorded.take();
         self.record(&mut facts);
-        if let (Some(mut recorded), Some(recorder)) = (recorded, &generation.recorder) {
-            recorded.ended(facts.status, facts.timings.total, &self.work.answer);
-            recorder.finish(recorded);
-        }
+        self.end_experiments(&generation, &mut facts);
         after
     }
 
@@ -164,12 +155,6 @@ impl Exchange<'_> {
             Found::NoRoute => Err(Reason::NoRoute.into()),
             Found::MethodNotAllowed { allow } => Err(Failure { allow: Some(allow), ..Reason::MethodNotAllowed.into() }),
         }
-    }
-
-    /// Before anything of the head is changed: a recording holds what the client sent.
-    fn begin_recording(&self, generation: &Generation, matched: &Matched, facts: &Facts) -> Option<Box<Recorded>> {
-        let id = facts.request_id.as_ref().map_or("", RequestId::as_str);
-        generation.recorder.as_ref()?.record(&matched.route.route.name, id, self.head, self.started)
     }
 
     async fn serve_route(
@@ -314,55 +299,6 @@ impl Exchange<'_> {
                 facts.timings.queue = rejection.queue;
                 Err(rejected(rejection, route.route.rate_limit_headers))
             }
-        }
-    }
-
-    /// Sends copies of the request; gives what it has to do for them.
-    fn mirror(&self, route: &RouteRuntime, facts: &Facts) -> Option<Mirrored> {
-        let original = mirror::Original {
-            proxy: self.proxy,
-            listener: &self.connection.listener,
-            route: &route.route,
-            head: self.head,
-            target: &self.work.target,
-            request_id: facts.request_id.as_ref().map_or("", RequestId::as_str),
-        };
-        mirror::begin(route.mirror.as_ref()?, &original)
-    }
-
-    /// The fault that this request meets.
-    fn strike(&self, route: &RouteRuntime) -> Option<Strike> {
-        let fields = &self.head.fields;
-        route.faults.as_ref()?.strike(Instant::now(), |header| routing::header_holds(header, fields))
-    }
-
-    /// Does what the fault wants before the upstream is asked. The delay stands for a slow upstream: the permits are held,
-    /// and its `first_byte` ends it.
-    async fn suffer(
-        &mut self,
-        strike: &Strike,
-        route: &RouteRuntime,
-        source: &mut Source<'_>,
-        live: &Live,
-        facts: &mut Facts,
-    ) -> Result<(), Failure> {
-        facts.fault = Some(strike.what());
-        facts.bandwidth = strike.bandwidth;
-        if let Some(delay) = strike.delay {
-            let begun = Instant::now();
-            live.clock.enter(Reason::DeadlineFirstByte);
-            if let Some(upstream) = &route.upstream {
-                live.clock.limit_answer(upstream.config.timeouts.first_byte, Reason::FirstByteTimeout);
-            }
-            let held = race(tokio::time::sleep_until(begun + delay), source, live, self.timer).await;
-            live.clock.unlimit_answer();
-            facts.timings.fault_delay = Some(begun.elapsed());
-            held?;
-        }
-        match strike.end {
-            Some(FaultEnd::Abort(status)) => Err(Failure { status: Some(status), ..Reason::FaultAbort.into() }),
-            Some(FaultEnd::Reset) => Err(Reason::FaultReset.into()),
-            None => Ok(()),
         }
     }
 

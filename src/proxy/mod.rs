@@ -14,6 +14,7 @@ mod buffer;
 mod client;
 mod connector;
 mod exchange;
+mod experiments;
 mod generation;
 mod http1;
 mod http2;

@@ -80,9 +80,10 @@ impl Recorded {
         self.answer.as_ref()
     }
 
-    /// It was answered with this status after this time; `answer` is the head as the client got it.
-    pub fn ended(&mut self, status: u16, duration: Duration, answer: &ResponseHead) {
-        let answer = self.answer.is_some().then(|| answer.clone());
+    /// It ended with this status after this time; `answer` is the head as the client got it, of an answer that is none of a
+    /// failure.
+    pub fn ended(&mut self, status: u16, duration: Duration, answer: Option<&ResponseHead>) {
+        let answer = answer.filter(|_| self.answer.is_some()).cloned();
         self.ended = Some(Ended { status, duration, answer });
     }
 }

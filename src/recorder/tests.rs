@@ -55,7 +55,7 @@ impl Fixture {
         let tap = recorded.answer().unwrap().clone();
         tap.copy(b"{\"token\":\"x\"}");
         tap.complete();
-        recorded.ended(200, Duration::from_millis(5), &answer);
+        recorded.ended(200, Duration::from_millis(5), Some(&answer));
         self.recorder.finish(recorded);
         true
     }

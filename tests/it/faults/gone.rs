@@ -153,7 +153,9 @@ async fn work_without_a_client_is_still_bounded_and_counted_as_cut() {
     let forebay =
         forebay(&upstream, "on_client_gone = \"finish\"\n[upstream.work.timeouts]\nfirst_byte = \"600ms\"").await;
 
-    drop(http::hold(forebay.address(), "/work").await);
+    let held = http::hold(forebay.address(), "/work").await;
+    eventually("the upstream has the request", async || (!upstream.heads().is_empty()).then_some(())).await;
+    drop(held);
 
     let line = forebay.access_log_of(1).await.remove(0);
     assert_eq!(line["reason"], "first_byte_timeout", "{line}");
