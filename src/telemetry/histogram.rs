@@ -57,8 +57,8 @@ fn prometheus_index(dense: usize) -> i32 {
     dense as i32 + MIN_EXPONENT * BUCKETS_PER_OCTAVE
 }
 
-/// Upper bound of a dense native bucket.
-fn native_upper(dense: usize) -> f64 {
+/// Upper bound of a dense native bucket, in seconds.
+pub(super) fn native_upper(dense: usize) -> f64 {
     if dense == 0 {
         return ZERO_THRESHOLD;
     }
@@ -169,6 +169,15 @@ impl Histogram {
         self.counts[cell].fetch_add(1, Ordering::Relaxed);
         self.sum.fetch_add(nanos(value), Ordering::Relaxed);
         cell
+    }
+
+    /// What was observed so far, by dense native bucket; for [`Latencies`](super::Latencies).
+    pub(super) fn native_counts(&self) -> Vec<u64> {
+        let mut counts = vec![0; NATIVE_BUCKETS + 1];
+        for (cell, count) in self.layout.cells.iter().zip(&self.counts) {
+            counts[usize::from(cell.native)] += count.load(Ordering::Relaxed);
+        }
+        counts
     }
 
     pub fn snapshot(&self) -> HistogramSnapshot {

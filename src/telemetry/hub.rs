@@ -350,7 +350,7 @@ impl<K: Ord, T> Named<K, T> {
         removed.map(|(key, _)| key).collect()
     }
 
-    fn for_each(&self, mut visit: impl FnMut(&K, &T)) {
+    pub(super) fn for_each(&self, mut visit: impl FnMut(&K, &T)) {
         lock(&self.0).iter().for_each(|(key, value)| visit(key, value));
     }
 }

@@ -11,6 +11,7 @@ use prometheus::{IntCounter, IntGauge};
 
 use super::histogram::{Histogram, Layout};
 use super::objective::Promises;
+use super::notable::Store;
 use super::scalars::Scalars;
 use super::{InFlightMeter, Reason, RequestRecord, catalogue};
 use crate::config::model::Objective;
@@ -47,6 +48,7 @@ pub struct RouteMetrics {
     pub(super) first_byte: Histogram,
     pub(super) overhead: Histogram,
     pub(super) promises: Promises,
+    pub(super) notable: Store,
     request_bytes: IntCounter,
     response_bytes: IntCounter,
 }
@@ -81,6 +83,7 @@ impl RouteMetrics {
             first_byte: Histogram::new(layout.clone()),
             overhead: Histogram::new(layout.clone()),
             promises: Promises::default(),
+            notable: Store::default(),
             request_bytes: scalars.counter(&catalogue::REQUEST_BYTES, &[name]),
             response_bytes: scalars.counter(&catalogue::RESPONSE_BYTES, &[name]),
         }
@@ -112,6 +115,7 @@ impl RouteMetrics {
         self.promises.ended(record.reason, timings.total);
         self.request_bytes.inc_by(record.request_bytes);
         self.response_bytes.inc_by(record.response_bytes);
+        self.notable.offer(record, at);
     }
 }
 
