@@ -1,7 +1,9 @@
 //! Who may ask the admin listener: pure checks of a request's head.
 
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
-use http::{HeaderMap, Request, StatusCode};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, ORIGIN, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use subtle::ConstantTimeEq;
 
 use super::problem::Problem;
@@ -22,6 +24,9 @@ const OPEN_PATHS: [&str; 2] = ["/livez", "/readyz"];
 pub fn check<B>(rules: Rules<'_>, request: &Request<B>) -> Result<(), Problem> {
     if rules.loopback && !host_is_local(request) {
         return Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, "this listener answers to localhost only"));
+    }
+    if is_foreign(request.headers()) {
+        return Err(Problem::new(StatusCode::FORBIDDEN, "pages of other origins may not ask this listener"));
     }
     if has_body(request.headers()) {
         return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "requests to this listener have no body"));
@@ -50,16 +55,33 @@ fn is_local_authority(text: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(is_loopback)
 }
 
+/// A browser asks on behalf of a page that is not ours. It would keep the answer from that page, but a stream would take a
+/// place and each answer time. Following a link to here is fine.
+fn is_foreign(headers: &HeaderMap) -> bool {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let own = |origin: &HeaderValue| {
+        let host = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
+        host.is_some() && host.map(str::as_bytes) == headers.get(HOST).map(HeaderValue::as_bytes)
+    };
+    let elsewhere = matches!(text("sec-fetch-site"), Some("cross-site" | "same-site"));
+    let visit = text("sec-fetch-mode") == Some("navigate") && text("sec-fetch-dest") == Some("document");
+    headers.get_all(ORIGIN).iter().any(|origin| !own(origin)) || (elsewhere && !visit)
+}
+
 fn has_body(headers: &HeaderMap) -> bool {
     headers.contains_key(TRANSFER_ENCODING) || headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0")
 }
 
 fn check_token(token: &Secret, headers: &HeaderMap) -> Result<(), Problem> {
-    let given = headers.get(AUTHORIZATION).map(|value| value.as_bytes()).and_then(bearer);
+    let field = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
+    let given = field.and_then(|field| bearer(field).map(<[u8]>::to_vec).or_else(|| password(field)));
     // In constant time, so that the answer's delay does not tell how much of a guess was right. The length may leak.
     match given {
-        Some(given) if bool::from(given.ct_eq(token.reveal().as_bytes())) => Ok(()),
-        _ => Err(Problem::new(StatusCode::UNAUTHORIZED, "send the admin token as `authorization: Bearer TOKEN`")),
+        Some(given) if bool::from(given.as_slice().ct_eq(token.reveal().as_bytes())) => Ok(()),
+        _ => Err(Problem::new(
+            StatusCode::UNAUTHORIZED,
+            "send the admin token as `authorization: Bearer TOKEN`, or as the password of any user",
+        )),
     }
 }
 
@@ -67,6 +89,14 @@ fn check_token(token: &Secret, headers: &HeaderMap) -> Result<(), Problem> {
 fn bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = value.split_at_checked(7)?;
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
+}
+
+/// The password of `Basic` (RFC 7617), which is how a browser can send the token: it asks its user, whose name may be any.
+fn password(value: &[u8]) -> Option<Vec<u8>> {
+    let (scheme, encoded) = value.split_at_checked(6)?;
+    let decoded = scheme.eq_ignore_ascii_case(b"basic ").then(|| STANDARD.decode(encoded.trim_ascii()))?.ok()?;
+    let colon = decoded.iter().position(|byte| *byte == b':')?;
+    Some(decoded[colon + 1..].to_vec())
 }
 
 #[cfg(test)]
@@ -129,6 +159,44 @@ mod tests {
         }
         for wrong in ["", "t0ken", "Bearer", "Bearer ", "Bearer t0ke", "Bearer t0ken1", "Bearer T0KEN", "Basic t0ken"] {
             assert_eq!(status(rules, &request("/config", &[("authorization", wrong)])), 401, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_browser_sends_the_token_as_a_password() {
+        let token = Secret::secret("t0:ken");
+        let rules = Rules { loopback: true, token: Some(&token) };
+        let basic = |text: &str| format!("Basic {}", STANDARD.encode(text));
+        for right in ["me:t0:ken", ":t0:ken"] {
+            assert_eq!(status(rules, &request("/", &[("authorization", &basic(right))])), 200, "{right}");
+        }
+        for wrong in ["t0:ken", "me:", "me", "", "t0:ken:"] {
+            assert_eq!(status(rules, &request("/", &[("authorization", &basic(wrong))])), 401, "{wrong}");
+        }
+        assert_eq!(status(rules, &request("/", &[("authorization", "Basic !")])), 401);
+    }
+
+    #[test]
+    fn pages_of_other_origins_are_refused_and_links_are_not() {
+        let rules = Rules { loopback: true, token: None };
+        let ask = |headers: &[(&str, &str)]| {
+            let host = [("host", "localhost:9901")];
+            status(rules, &request("/events", &[&host, headers].concat()))
+        };
+        for foreign in ["http://evil.example", "http://localhost:9902", "null", "http://localhost"] {
+            assert_eq!(ask(&[("origin", foreign)]), 403, "{foreign}");
+        }
+        assert_eq!(ask(&[("origin", "http://localhost:9901")]), 200);
+        assert_eq!(ask(&[("sec-fetch-site", "same-origin"), ("sec-fetch-mode", "cors")]), 200);
+        for site in ["cross-site", "same-site"] {
+            assert_eq!(
+                ask(&[("sec-fetch-site", site), ("sec-fetch-mode", "no-cors"), ("sec-fetch-dest", "image")]),
+                403
+            );
+            let link = [("sec-fetch-site", site), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")];
+            assert_eq!(ask(&link), 200);
+            let frame = [("sec-fetch-site", site), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "iframe")];
+            assert_eq!(ask(&frame), 403);
         }
     }
 

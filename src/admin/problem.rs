@@ -33,7 +33,12 @@ impl Problem {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         match self.status {
             StatusCode::METHOD_NOT_ALLOWED => headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD")),
-            StatusCode::UNAUTHORIZED => headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
+            StatusCode::UNAUTHORIZED => {
+                headers.append(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+                // Browsers ask their user for the password, which is the token.
+                headers.append(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"Forebay admin\""));
+                None
+            }
             _ => None,
         };
         response
