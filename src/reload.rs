@@ -5,6 +5,7 @@
 //! folder, and works on network file systems. `server` performs the reload, because it owns the sockets.
 
 use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::hash::{Hash, Hasher};
 use std::io::Read;
@@ -61,6 +62,58 @@ pub struct LastReload {
     pub trigger: Trigger,
     /// The sections that changed, or why everything stayed as it was.
     pub result: Result<Vec<&'static str>, String>,
+    /// The settings that changed.
+    pub difference: Vec<Change>,
+}
+
+/// A setting that a reload changed, as it may be shown; `None` where there was or is none. A secret is `***` before and
+/// after, so that only its section in [`LastReload::result`] tells of its change.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change {
+    /// `route.slow.deadline`.
+    pub setting: String,
+    pub before: Option<Value>,
+    pub after: Option<Value>,
+}
+
+/// Changes that are shown of one reload; a file that is quite another one is read rather than compared.
+const MAX_CHANGES: usize = 200;
+
+/// The settings whose values differ, by name, at most [`MAX_CHANGES`]. Where they are written does not count.
+pub fn difference(before: &Value, after: &Value) -> Vec<Change> {
+    let (before, after) = (settings(before), settings(after));
+    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let changed = names.into_iter().filter(|name| before.get(*name) != after.get(*name));
+    let change = |name: &String| Change {
+        setting: name.clone(),
+        before: before.get(name).map(|value| (*value).clone()),
+        after: after.get(name).map(|value| (*value).clone()),
+    };
+    changed.take(MAX_CHANGES).map(change).collect()
+}
+
+/// The values of an effective configuration by their dotted names.
+fn settings(effective: &Value) -> BTreeMap<String, &Value> {
+    let mut found = BTreeMap::new();
+    each_setting(effective, &mut |name, value, _| {
+        found.insert(name.to_owned(), value);
+    });
+    found
+}
+
+/// Visits every setting of an effective configuration: its dotted name, its value, its origin.
+pub fn each_setting<'v>(effective: &'v Value, visit: &mut impl FnMut(&str, &'v Value, &'v str)) {
+    fn walk<'v>(name: &str, table: &'v Value, visit: &mut impl FnMut(&str, &'v Value, &'v str)) {
+        let Value::Object(entries) = table else { return };
+        if let (Some(value), Some(Value::String(origin))) = (entries.get("value"), entries.get("origin")) {
+            return visit(name, value, origin);
+        }
+        for (key, child) in entries {
+            let name = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
+            walk(&name, child, visit);
+        }
+    }
+    walk("", effective, visit);
 }
 
 impl LastReload {
@@ -68,7 +121,11 @@ impl LastReload {
         let at = self.at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let mut shown = json!({ "at_unix_seconds": at, "trigger": self.trigger.as_str(), "ok": self.result.is_ok() });
         match &self.result {
-            Ok(changed) => shown["changed"] = json!(changed),
+            Ok(changed) => {
+                let change = |change: &Change| json!({ "setting": change.setting, "before": change.before, "after": change.after });
+                shown["changed"] = json!(changed);
+                shown["difference"] = self.difference.iter().map(change).collect();
+            }
             Err(message) => shown["error"] = json!(message),
         }
         shown
@@ -278,13 +335,36 @@ mod tests {
     }
 
     #[test]
+    fn the_difference_has_what_came_went_and_changed_but_not_what_moved() {
+        let leaf = |value: &str, origin: &str| json!({ "value": value, "origin": origin });
+        let before = json!({ "route": { "a": { "path": leaf("/a", "line 1"), "deadline": leaf("1s", "line 2") } } });
+        let after = json!({ "route": { "a": { "path": leaf("/a", "line 9"), "deadline": leaf("2s", "default") },
+            "value": { "path": leaf("/b", "line 3") } } });
+
+        let changes = difference(&before, &after);
+
+        let change = |setting: &str, before: Option<&str>, after: Option<&str>| Change {
+            setting: setting.into(),
+            before: before.map(Value::from),
+            after: after.map(Value::from),
+        };
+        let expected =
+            [change("route.a.deadline", Some("1s"), Some("2s")), change("route.value.path", None, Some("/b"))];
+        assert_eq!(changes, expected);
+    }
+
+    #[test]
     fn a_failed_reload_shows_its_error_and_a_good_one_its_changes() {
         let mut reload = LastReload {
             at: SystemTime::UNIX_EPOCH + Duration::from_secs(7),
             trigger: Trigger::Signal,
             result: Ok(vec!["route"]),
+            difference: vec![Change { setting: "route.a.deadline".into(), before: None, after: Some(json!("1s")) }],
         };
-        let good = json!({ "at_unix_seconds": 7, "trigger": "signal", "ok": true, "changed": ["route"] });
+        let difference = json!([{ "setting": "route.a.deadline", "before": null, "after": "1s" }]);
+        let good = json!({
+            "at_unix_seconds": 7, "trigger": "signal", "ok": true, "changed": ["route"], "difference": difference,
+        });
         assert_eq!(reload.to_json(), good);
 
         reload.result = Err("no".into());

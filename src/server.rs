@@ -18,7 +18,9 @@ use crate::admin::{Admin, View};
 use crate::config::Config;
 use crate::exit_code::Exit;
 use crate::handover::{self, HandOverError, Inherited, Invocation};
-use crate::reload::{ConfigVersion, FileWatch, LastReload, Load, Trigger, changed_sections, pending_restart};
+use crate::reload::{
+    Change, ConfigVersion, FileWatch, LastReload, Load, Trigger, changed_sections, difference, pending_restart,
+};
 use crate::shutdown::{self, Farewell, Lifecycle, Outcome, Phase, Signal, Work};
 use crate::sockets::{self, BindError, Listening, Next};
 use crate::systemd::ServiceManager;
@@ -231,7 +233,7 @@ impl Server {
         self.service_manager.ready();
     }
 
-    async fn try_reload(&mut self) -> Result<Vec<&'static str>, String> {
+    async fn try_reload(&mut self) -> Result<Reloaded, String> {
         let load = Arc::clone(&self.load);
         let mut version = blocking(move || load()).await?;
         fit(&mut version, self.file_limit);
@@ -252,11 +254,12 @@ impl Server {
         // From here on nothing can fail.
         self.telemetry.apply(&config, SystemTime::now());
         let changed = changed_sections(&before.version.config, &config);
+        let difference = difference(&before.version.effective, &version.effective);
         let pending_restart = pending_restart(&self.started, &config);
         let last_reload = before.last_reload.clone();
         self.view.store(Arc::new(View { version, last_reload, pending_restart }));
         self.switch(next);
-        Ok(changed)
+        Ok(Reloaded { changed, difference })
     }
 
     /// Starts what is new, then stops what is gone: an address that changes its name is never without an accept loop.
@@ -277,7 +280,11 @@ impl Server {
         }
     }
 
-    fn report(&self, trigger: Trigger, result: Result<Vec<&'static str>, String>) {
+    fn report(&self, trigger: Trigger, result: Result<Reloaded, String>) {
+        let (result, difference) = match result {
+            Ok(reloaded) => (Ok(reloaded.changed), reloaded.difference),
+            Err(error) => (Err(error), Vec::new()),
+        };
         let mut view = View::clone(&self.view.load());
         match &result {
             Ok(changed) if changed.is_empty() => {
@@ -301,7 +308,7 @@ impl Server {
             let settings = view.pending_restart.join(", ");
             tracing::warn!(settings, "these settings changed and wait for a restart");
         }
-        view.last_reload = Some(LastReload { at: SystemTime::now(), trigger, result });
+        view.last_reload = Some(LastReload { at: SystemTime::now(), trigger, result, difference });
         self.view.store(Arc::new(view));
     }
 
@@ -412,6 +419,12 @@ impl Server {
         }
         exit
     }
+}
+
+/// What a reload that was taken changed.
+struct Reloaded {
+    changed: Vec<&'static str>,
+    difference: Vec<Change>,
 }
 
 /// How a hand-over went.

@@ -1,10 +1,12 @@
-//! The admin listener: metrics, probes, the effective configuration. Read-only, loopback unless said otherwise.
+//! The admin listener: metrics, probes, the built-in page. Read-only, loopback unless said otherwise.
 //!
 //! It runs on the same runtime as the data path, so everything here is bounded: connections, the time for a head,
 //! a connection's life, and how many scrapes are encoded at once. Yet a probe always gets its answer: `places` makes
-//! room for it. `guard` says who may ask, `pages` what is answered.
+//! room for it. `guard` says who may ask, `pages` what is answered, `page` what is shown to people.
 
+mod body;
 mod guard;
+pub mod page;
 mod pages;
 mod places;
 mod problem;
@@ -17,8 +19,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -33,9 +33,9 @@ use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
 use crate::telemetry::logging::RateBound;
 
+use body::Body;
+use page::Page;
 use places::{Place, Places, Watched};
-
-type Body = Full<Bytes>;
 
 /// Connections at once; one more takes the place of the one that has stood still for longest. A Prometheus or two, a
 /// kubelet and some people fit well.
@@ -94,6 +94,7 @@ pub struct Admin {
     view: Arc<ArcSwap<View>>,
     renders: Arc<Semaphore>,
     scrapes: Arc<Semaphore>,
+    page: Page,
     /// The listener's address is of loopback.
     loopback: bool,
 }
@@ -108,13 +109,18 @@ impl Admin {
     ) -> Arc<Self> {
         let (renders, scrapes) = (Arc::new(Semaphore::new(MAX_RENDERS)), Arc::new(Semaphore::new(MAX_SCRAPES)));
         let loopback = address.ip().to_canonical().is_loopback();
-        Arc::new(Self { lifecycle, data_path, telemetry, view, renders, scrapes, loopback })
+        let page = Page::new();
+        Arc::new(Self { lifecycle, data_path, telemetry, view, renders, scrapes, page, loopback })
     }
 
     /// Serves `socket` until `stop`; connections end by their own limits.
     pub fn serve(self: &Arc<Self>, socket: TcpListener, tasks: &Tasks, stop: CancellationToken) -> io::Result<()> {
         let socket = tokio::net::TcpListener::from_std(socket)?;
         let (admin, spawner) = (Arc::clone(self), tasks.clone());
+        let (reader, until) = (page::sample::run(Arc::clone(self)), stop.clone());
+        tasks.spawn("admin page", async move {
+            until.run_until_cancelled(reader).await;
+        });
         tasks.spawn("admin", async move {
             let accept = accept_loop(admin, socket, spawner, stop.clone());
             // Dropping the loop closes the socket.
@@ -165,10 +171,14 @@ fn refuse(stream: &TcpStream) {
 async fn connection(admin: Arc<Admin>, stream: TcpStream, place: Arc<Place>, stop: CancellationToken) {
     let stream = Watched::new(stream, Arc::clone(&place), WRITE_STALL);
     let worker = Arc::clone(&place);
+    // Ends streams, which would go on for ever.
+    let closing = CancellationToken::new();
+    let _closing = closing.clone().drop_guard();
+    let until = closing.clone();
     let service = service_fn(move |request| {
-        let (admin, work) = (Arc::clone(&admin), worker.work());
+        let (admin, work, until) = (Arc::clone(&admin), worker.work(), until.clone());
         async move {
-            let answer = pages::answer(&admin, request).await;
+            let answer = pages::answer(&admin, request, until).await;
             drop(work);
             Ok::<_, Infallible>(answer)
         }
@@ -187,6 +197,7 @@ async fn connection(admin: Arc<Admin>, stream: TcpStream, place: Arc<Place>, sto
         () = stop.cancelled() => {}
     }
     connection.as_mut().graceful_shutdown();
+    closing.cancel();
     tokio::select! {
         _ = connection => {}
         () = place.lost() => {}

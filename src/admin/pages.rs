@@ -3,16 +3,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::header::{
+    ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
+use super::page::format::{Format, parameter};
+use super::page::table::unpainted;
+use super::page::views::{Name, Part};
+use super::page::{self, assets, events};
 use super::problem::Problem;
 use super::{Admin, Body, guard};
 use crate::shutdown::Phase;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
+const HTML: &str = "text/html; charset=utf-8";
+
+const BUSY: Problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many scrapes at once: try again");
 
 /// How long a scrape waits for the ones before it. Below Prometheus' own timeout of 10 s, so that it sees an answer.
 const RENDER_WAIT: Duration = Duration::from_secs(5);
@@ -20,40 +30,70 @@ const RENDER_WAIT: Duration = Duration::from_secs(5);
 const INDEX: &str = "\
 Forebay
 
+  /          for browsers: the page
+  /overview  routes and upstreams: rate, failures, latency, in flight, queue
+  /latency   latency of each route beside its limits; ?route=NAME for one
+  /requests  the slowest and the latest failed requests with their stages; ?route=NAME for one
+  /limits    in-flight limits, queues and rate limits
+  /config    the effective configuration with the origin of each value, and how the last reload went
+  /events    a view as server-sent events, once a second: ?view=overview
+
+  Views are text by default (/config JSON), HTML for browsers, and in the form of ?format=html, json or text.
+
   /metrics   metrics: Prometheus text, or OpenMetrics by Accept
   /livez     200 while the process runs
   /readyz    200 while requests should be sent here, 503 while starting, stopping or without a usable configuration
-  /config    the effective configuration with the origin of each value, and how the last reload went
   /version   the version
 ";
 
-/// Answers one request.
-pub async fn answer<B>(admin: &Admin, request: Request<B>) -> Response<Body> {
-    let mut response = match checked(admin, request).await {
+/// What a page of ours may do in a browser: load its own files and ask its own origin, nothing else, in nobody's frame.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// Answers one request; a stream lasts until `closing`.
+pub async fn answer<B>(admin: &Arc<Admin>, request: Request<B>, closing: CancellationToken) -> Response<Body> {
+    let mut response = match checked(admin, request, closing).await {
         Ok(response) => response,
         Err(problem) => problem.into_response(),
     };
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    let own = HeaderName::from_static("cross-origin-resource-policy");
+    headers.insert(own, HeaderValue::from_static("same-origin"));
     response
 }
 
-async fn checked<B>(admin: &Admin, request: Request<B>) -> Result<Response<Body>, Problem> {
+async fn checked<B>(
+    admin: &Arc<Admin>,
+    request: Request<B>,
+    closing: CancellationToken,
+) -> Result<Response<Body>, Problem> {
     let view = admin.view.load_full();
     let token = view.version.config.admin.token.as_ref();
     guard::check(guard::Rules { loopback: admin.loopback, token }, &request)?;
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this listener is read-only: use GET or HEAD"));
     }
-    match request.uri().path() {
-        "/" => Ok(page(StatusCode::OK, TEXT, INDEX)),
+    let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
+    match path {
+        "/" => root(admin, query, request.headers()).await,
         "/livez" => Ok(page(StatusCode::OK, TEXT, "alive\n")),
         "/readyz" => Ok(readiness(admin)),
         "/metrics" => metrics(admin, request.headers()).await,
-        "/config" => Ok(json_page(&config(admin))),
+        "/events" => stream(admin, query, closing),
         "/version" => Ok(json_page(&json!({ "name": "forebay", "version": env!("CARGO_PKG_VERSION") }))),
-        _ => Err(Problem::new(StatusCode::NOT_FOUND, "no such page: `/` lists them")),
+        _ => match (Name::parse(&path[1..]), assets::find(path)) {
+            (Some(name), _) => {
+                // What programs got before there were other forms.
+                let default = if name == Name::Config { Format::Json } else { Format::Text };
+                show(admin, name, query, Format::of(query, &accept(request.headers()), default)?).await
+            }
+            (None, Some((content_type, content))) => Ok(page(StatusCode::OK, content_type, content)),
+            (None, None) => Err(Problem::new(StatusCode::NOT_FOUND, "no such page: `/` lists them")),
+        },
     }
 }
 
@@ -68,7 +108,6 @@ fn readiness(admin: &Admin) -> Response<Body> {
 /// Encoding takes milliseconds, so it leaves the event loop, and few do it at once: a scrape more costs the data
 /// path its share of the processor.
 async fn metrics(admin: &Admin, headers: &HeaderMap) -> Result<Response<Body>, Problem> {
-    const BUSY: Problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many scrapes at once: try again");
     const FAILED: Problem =
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be encoded: see the log");
 
@@ -95,15 +134,51 @@ fn accept(headers: &HeaderMap) -> String {
     values.join(", ")
 }
 
-fn config(admin: &Admin) -> Value {
-    let view = admin.view.load();
-    json!({
-        "hash": view.version.config.hash,
-        "last_reload": view.last_reload.as_ref().map(|reload| reload.to_json()),
-        "pending_restart": view.pending_restart,
-        "warnings": view.version.warnings,
-        "effective": view.version.effective,
-    })
+/// Terminals get the list of pages, browsers the overview.
+async fn root(admin: &Arc<Admin>, query: &str, headers: &HeaderMap) -> Result<Response<Body>, Problem> {
+    match Format::of(query, &accept(headers), Format::Text)? {
+        Format::Text => Ok(page(StatusCode::OK, TEXT, INDEX)),
+        format => show(admin, Name::Overview, query, format).await,
+    }
+}
+
+/// A view of hundreds of routes takes milliseconds, so it leaves the event loop.
+async fn show(admin: &Arc<Admin>, name: Name, query: &str, format: Format) -> Result<Response<Body>, Problem> {
+    const FAILED: Problem = Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "this view cannot be made: see the log");
+
+    let _place = admin.scrapes.try_acquire().map_err(|_| BUSY)?;
+    let (maker, route) = (Arc::clone(admin), parameter(query, "route"));
+    let made = tokio::task::spawn_blocking(move || {
+        let view = page::view(&maker, name, route.as_deref());
+        match format {
+            Format::Html => (HTML, page::html::document(name, route.as_deref(), &view)),
+            Format::Json => (JSON, format!("{:#}\n", view.json)),
+            Format::Text => (TEXT, text(&view.parts)),
+        }
+    });
+    let (content_type, content) = made.await.map_err(|error| {
+        tracing::error!(%error, view = name.as_str(), "making a view panicked");
+        FAILED
+    })?;
+    Ok(page(StatusCode::OK, content_type, content))
+}
+
+fn text(parts: &[Part]) -> String {
+    let text = |part: &Part| match part {
+        Part::Table(table) => table.text(&unpainted),
+        Part::Block { text, .. } => text.clone(),
+    };
+    parts.iter().map(text).filter(|text| !text.is_empty()).collect::<Vec<_>>().join("\n")
+}
+
+fn stream(admin: &Arc<Admin>, query: &str, closing: CancellationToken) -> Result<Response<Body>, Problem> {
+    const UNKNOWN: Problem =
+        Problem::new(StatusCode::BAD_REQUEST, "write ?view=overview, latency, requests, limits or config");
+    const FULL: Problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many are watching: close another page");
+
+    let name = parameter(query, "view").as_deref().map_or(Some(Name::Overview), Name::parse).ok_or(UNKNOWN)?;
+    let events = events::open(admin, name, parameter(query, "route"), closing).ok_or(FULL)?;
+    Ok(page(StatusCode::OK, "text/event-stream", Body::Events(events)))
 }
 
 fn json_page(value: &Value) -> Response<Body> {

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use serde_json::{Value, json};
@@ -37,13 +38,13 @@ impl DataPath for FakePath {
     }
 }
 
-struct Bench {
-    admin: Arc<Admin>,
+pub(super) struct Bench {
+    pub(super) admin: Arc<Admin>,
     path: Arc<FakePath>,
     lifecycle: Lifecycle,
 }
 
-fn bench(token: Option<&str>) -> Bench {
+pub(super) fn bench(token: Option<&str>) -> Bench {
     let mut config = crate::config::defaults().config;
     config.admin.token = token.map(Secret::secret);
     let version = ConfigVersion {
@@ -66,12 +67,18 @@ fn bench(token: Option<&str>) -> Bench {
 }
 
 impl Bench {
-    async fn ask(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> (StatusCode, String, String) {
+    pub(super) async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> (StatusCode, String, String) {
         let mut request = Request::builder().method(method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let response = pages::answer(&self.admin, request.body(Empty::<Bytes>::new()).unwrap()).await;
+        let response =
+            pages::answer(&self.admin, request.body(Empty::<Bytes>::new()).unwrap(), CancellationToken::new()).await;
         let content_type = response.headers()["content-type"].to_str().unwrap().to_owned();
         assert_eq!(response.headers()["cache-control"], "no-store");
         let status = response.status();
@@ -79,7 +86,7 @@ impl Bench {
         (status, content_type, String::from_utf8_lossy(&body).into_owned())
     }
 
-    async fn get(&self, path: &str) -> (StatusCode, String, String) {
+    pub(super) async fn get(&self, path: &str) -> (StatusCode, String, String) {
         self.ask(Method::GET, path, &[]).await
     }
 }
@@ -162,7 +169,9 @@ async fn what_is_not_there_or_not_allowed_is_a_problem() {
 async fn the_index_lists_every_page() {
     let bench = bench(None);
     let (_, _, index) = bench.get("/").await;
-    for page in ["/metrics", "/livez", "/readyz", "/config", "/version"] {
+    for page in
+        ["/metrics", "/livez", "/readyz", "/version", "/overview", "/latency", "/requests", "/limits", "/config"]
+    {
         assert!(index.contains(page), "{page}");
         assert_eq!(bench.get(page).await.0, StatusCode::OK, "{page}");
     }
@@ -172,7 +181,11 @@ async fn the_index_lists_every_page() {
 async fn the_token_never_shows() {
     let bench = bench(Some("t0p-secret"));
     let headers = [("authorization", "Bearer t0p-secret")];
-    for page in ["/", "/metrics", "/config", "/version"] {
+    for page in ["/", "/metrics", "/config", "/version", "/overview", "/requests", "/events", "/assets/page.js"] {
+        if page == "/events" {
+            assert_eq!(bench.get(page).await.0, StatusCode::UNAUTHORIZED, "a stream does not end");
+            continue;
+        }
         let (status, _, body) = bench.ask(Method::GET, page, &headers).await;
         assert_eq!(status, StatusCode::OK, "{page}");
         assert!(!body.contains("t0p-secret"), "{page}");
@@ -192,13 +205,13 @@ async fn no_more_scrapes_wait_than_leave_room_for_probes() {
 }
 
 /// A served admin listener.
-struct Served {
-    address: SocketAddr,
-    tasks: Tasks,
-    stop: CancellationToken,
+pub(super) struct Served {
+    pub(super) address: SocketAddr,
+    pub(super) tasks: Tasks,
+    pub(super) stop: CancellationToken,
 }
 
-fn serve(bench: &Bench) -> Served {
+pub(super) fn serve(bench: &Bench) -> Served {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     socket.set_nonblocking(true).unwrap();
     let address = socket.local_addr().unwrap();

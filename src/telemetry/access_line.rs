@@ -149,6 +149,13 @@ fn write_socket_address(out: &mut Vec<u8>, address: SocketAddr) {
     out.push(b'"');
 }
 
+/// RFC 3339 in UTC with milliseconds, as the access log has it.
+pub fn utc(at: SystemTime) -> String {
+    let mut out = Vec::new();
+    write_time(&mut out, at);
+    String::from_utf8_lossy(&out).into_owned()
+}
+
 /// RFC 3339 in UTC with milliseconds.
 fn write_time(out: &mut Vec<u8>, at: SystemTime) {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -37,22 +37,29 @@ impl Latencies {
         self.0.iter().map(|(_, count)| count).sum()
     }
 
-    /// Seconds, as [`HistogramSnapshot::quantile`](super::histogram::HistogramSnapshot::quantile) has them: at most
-    /// 9.05 % above the true value. `None` when there is nothing.
+    /// Seconds, interpolated within its bucket as Prometheus 3 does it for native histograms, so at most 9.05 % from the
+    /// true value. `None` when there is nothing.
     pub fn quantile(&self, q: f64) -> Option<f64> {
-        let rank = ((q.clamp(0.0, 1.0) * self.count() as f64).ceil() as u64).max(1);
+        let rank = q.clamp(0.0, 1.0) * self.count() as f64;
         let mut seen = 0;
-        let bucket = self.0.iter().find(|(_, count)| {
+        let (bucket, count) = *self.0.iter().find(|(_, count)| {
             seen += count;
-            seen >= rank
+            seen as f64 >= rank
         })?;
-        Some(native_upper(usize::from(bucket.0)))
+        let (lower, upper) = (lower_of(bucket), native_upper(usize::from(bucket)));
+        let share = (rank - (seen - count) as f64) / count as f64;
+        Some(if lower == 0.0 { upper * share } else { lower * (upper / lower).powf(share) })
     }
 
     /// Upper bounds in seconds with their counts, ascending.
     pub fn buckets(&self) -> impl Iterator<Item = (f64, u64)> + '_ {
         self.0.iter().map(|(bucket, count)| (native_upper(usize::from(*bucket)), *count))
     }
+}
+
+/// The zero bucket begins at nothing.
+fn lower_of(bucket: u16) -> f64 {
+    bucket.checked_sub(1).map_or(0.0, |below| native_upper(usize::from(below)))
 }
 
 #[cfg(test)]
@@ -86,14 +93,19 @@ mod tests {
         }
 
         #[test]
-        fn quantiles_are_those_of_the_histogram(
+        fn quantiles_lie_in_the_bucket_that_the_histogram_names(
             micros in prop::collection::vec(0u64..10_000_000, 0..100),
             q in 0.0f64..=1.0,
         ) {
             let histogram = Histogram::new(Layout::new(&[0.1]));
             let latencies = observed(&histogram, &micros);
 
-            prop_assert_eq!(latencies.quantile(q), histogram.snapshot().quantile(q));
+            let (interpolated, upper) = (latencies.quantile(q), histogram.snapshot().quantile(q));
+            prop_assert_eq!(interpolated.is_some(), upper.is_some());
+            if let (Some(interpolated), Some(upper)) = (interpolated, upper) {
+                let lower = if upper > 1e-7 { upper / 1.0906 } else { 0.0 };
+                prop_assert!(interpolated <= upper && interpolated >= lower, "{interpolated} {upper}");
+            }
             prop_assert_eq!(latencies.count(), micros.len() as u64);
         }
     }

@@ -34,6 +34,7 @@ mod server_timing;
 pub mod snapshot;
 mod sources;
 
+pub use access_line::utc;
 pub use configured::ReloadResult;
 pub use faults::FaultMetrics;
 pub use hub::{DEFAULT_BUCKETS, Telemetry, UNMATCHED};

@@ -25,7 +25,7 @@ use crate::config::model::{
 };
 
 /// A request of 1.25 s that went well.
-pub(super) fn record(telemetry: &Telemetry, route: &str) -> RequestRecord<'static> {
+pub(crate) fn record(telemetry: &Telemetry, route: &str) -> RequestRecord<'static> {
     RequestRecord {
         route: telemetry.route(route),
         upstream: Some(telemetry.upstream("users")),

@@ -1,0 +1,158 @@
+//! Live data as server-sent events: after each reading, what of a view has changed. A stream ends when the life of its
+//! connection does; a browser comes back. When the client leaves, the stream is dropped with its connection: it has no task
+//! of its own.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use serde_json::{Map, Value, json};
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::table::Table;
+use super::views::{Name, Part, View};
+use crate::admin::Admin;
+
+/// How soon a browser comes back.
+const HELLO: &str = "retry: 1000\n\n";
+
+pub type Events = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
+
+/// A stream of this view until `closing`; `None` when too many are open.
+pub fn open(admin: &Arc<Admin>, name: Name, route: Option<String>, closing: CancellationToken) -> Option<Events> {
+    let place = Arc::clone(&admin.page.streams).try_acquire_owned().ok()?;
+    let viewer = Viewer {
+        admin: Arc::clone(admin),
+        name,
+        route,
+        readings: admin.page.readings.subscribe(),
+        closing,
+        sent: Sent::default(),
+        greeted: false,
+        _place: place,
+    };
+    Some(Box::pin(futures_util::stream::unfold(viewer, Viewer::next)))
+}
+
+struct Viewer {
+    admin: Arc<Admin>,
+    name: Name,
+    route: Option<String>,
+    readings: watch::Receiver<u64>,
+    closing: CancellationToken,
+    sent: Sent,
+    greeted: bool,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Viewer {
+    /// The next event; the first one at once.
+    async fn next(mut self) -> Option<(Bytes, Self)> {
+        if !self.greeted {
+            self.greeted = true;
+            // What the client shows may be older than a stream that it had before.
+            return Some((Bytes::from_static(HELLO.as_bytes()), self));
+        }
+        self.closing.run_until_cancelled(self.readings.changed()).await?.ok()?;
+        let (admin, name, route) = (Arc::clone(&self.admin), self.name, self.route.clone());
+        let mut sent = std::mem::take(&mut self.sent);
+        let made = tokio::task::spawn_blocking(move || {
+            let event = sent.event(&super::view(&admin, name, route.as_deref()));
+            (event, sent)
+        });
+        let (event, sent) = made.await.ok()?;
+        self.sent = sent;
+        Some((Bytes::from(event), self))
+    }
+}
+
+/// What a client has been sent, as hashes.
+#[derive(Debug, Default)]
+struct Sent {
+    blocks: HashMap<&'static str, u64>,
+    rows: HashMap<(&'static str, String), u64>,
+}
+
+impl Sent {
+    /// `{"state": {"html": "..."}, "routes": {"keys": [...], "rows": {"slow": "<th>..."}}}`: changed blocks, and of each
+    /// table all keys in order with the changed rows.
+    fn event(&mut self, view: &View) -> String {
+        let mut changes = Map::new();
+        for part in &view.parts {
+            match part {
+                Part::Block { id, html, .. } => {
+                    if self.blocks.insert(id, hash(html)) != Some(hash(html)) {
+                        changes.insert((*id).to_owned(), json!({ "html": html }));
+                    }
+                }
+                Part::Table(table) => {
+                    changes.insert(table.id.to_owned(), self.table(table));
+                }
+            }
+        }
+        format!("data: {}\n\n", Value::Object(changes))
+    }
+
+    fn table(&mut self, table: &Table) -> Value {
+        let mut rows = Map::new();
+        for row in &table.rows {
+            let html = row.html(&table.columns);
+            let known = self.rows.insert((table.id, row.key.clone()), hash(&html));
+            if known != Some(hash(&html)) {
+                rows.insert(row.key.clone(), Value::String(html));
+            }
+        }
+        // Rows that are gone must not be remembered for ever.
+        self.rows.retain(|(id, key), _| *id != table.id || table.rows.iter().any(|row| row.key == *key));
+        let keys: Vec<&str> = table.rows.iter().map(|row| row.key.as_str()).collect();
+        json!({ "keys": keys, "rows": rows })
+    }
+}
+
+fn hash(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::{Cell, Column, Kind, Row};
+    use super::*;
+
+    fn view(block: &str, rows: &[(&str, &str)]) -> View {
+        let columns = vec![Column { title: "a", help: "", kind: Kind::Text }];
+        let rows = rows.iter().map(|(key, text)| Row { key: (*key).into(), cells: vec![Cell::text(*text)] });
+        let table = Table { id: "t", title: String::new(), empty: "", columns, rows: rows.collect() };
+        let block = Part::Block { id: "b", html: block.into(), text: String::new() };
+        View { json: Value::Null, parts: vec![block, Part::Table(table)] }
+    }
+
+    fn sent(sent: &mut Sent, view: &View) -> Value {
+        let event = sent.event(view);
+        let data = event.strip_prefix("data: ").and_then(|event| event.strip_suffix("\n\n")).expect("one event");
+        assert!(!data.contains('\n'));
+        serde_json::from_str(data).unwrap()
+    }
+
+    #[test]
+    fn only_what_changed_is_sent_again() {
+        let mut state = Sent::default();
+        let row = |text: &str| format!("<th scope=\"row\" class=\"text\">{text}</th>");
+
+        let first = sent(&mut state, &view("one\n", &[("x", "1"), ("y", "2")]));
+        let second = sent(&mut state, &view("one\n", &[("y", "2"), ("x", "3")]));
+        let third = sent(&mut state, &view("two", &[]));
+        let fourth = sent(&mut state, &view("two", &[("y", "2")]));
+
+        assert_eq!(first["b"]["html"], "one\n");
+        assert_eq!(first["t"]["rows"], json!({ "x": row("1"), "y": row("2") }));
+        assert_eq!(second, json!({ "t": { "keys": ["y", "x"], "rows": { "x": row("3") } } }));
+        assert_eq!(third, json!({ "b": { "html": "two" }, "t": { "keys": [], "rows": {} } }));
+        assert_eq!(fourth["t"]["rows"]["y"], row("2"), "it had gone in between");
+    }
+}

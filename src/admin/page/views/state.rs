@@ -1,0 +1,86 @@
+//! What stands above every view: which process this is, and what somebody should know about it now.
+
+use serde::{Deserialize, Serialize};
+
+use super::super::Now;
+use super::super::table::Tone;
+use super::Part;
+use crate::load::report::svg::escape;
+use crate::shutdown::Phase;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    pub version: String,
+    pub phase: String,
+    pub ready: bool,
+    /// Of the running configuration.
+    pub config_hash: String,
+    /// Streams of live data that are open now.
+    pub viewers: usize,
+    pub notices: Vec<Notice>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Notice {
+    /// `"warn"` or `"bad"`.
+    pub level: String,
+    pub text: String,
+}
+
+impl State {
+    pub fn of(now: &Now<'_>) -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            phase: now.phase.as_str().to_owned(),
+            ready: now.phase == Phase::Serving && now.data_path_ready,
+            config_hash: now.view.version.config.hash.clone(),
+            viewers: now.viewers,
+            notices: notices(now),
+        }
+    }
+
+    pub fn part(&self) -> Part {
+        let ready = if self.ready { "ready" } else { "not ready" };
+        let facts = format!(
+            "Forebay {}: {}, {ready}; configuration {}; {} watching",
+            self.version, self.phase, self.config_hash, self.viewers
+        );
+        let (mut html, mut text) = (format!("<p class=\"facts\">{}</p>", escape(&facts)), format!("{facts}\n"));
+        for notice in &self.notices {
+            let words = escape(&notice.text);
+            html.push_str(&format!("<p class=\"notice {}\" role=\"status\">{words}</p>", notice.level));
+            text.push_str(&format!("{} {}\n", if notice.level == "bad" { "!!" } else { "!" }, notice.text));
+        }
+        Part::Block { id: "state", html, text }
+    }
+
+    pub fn tone(notice: &Notice) -> Tone {
+        if notice.level == "bad" { Tone::Bad } else { Tone::Warn }
+    }
+}
+
+/// The most urgent first. What is being tried on the running sidecar (faults that are injected, say) belongs here as well,
+/// since it explains everything else on the page.
+fn notices(now: &Now<'_>) -> Vec<Notice> {
+    let notice = |level: &str, text: String| Notice { level: level.to_owned(), text };
+    let mut notices = Vec::new();
+    if now.phase == Phase::Serving && !now.data_path_ready {
+        notices.push(notice("bad", "The data path is not ready: /readyz answers 503.".into()));
+    }
+    if now.panics > 0 {
+        let text = format!("Panics caught since the start: {}. Each is a defect of Forebay, see the log.", now.panics);
+        notices.push(notice("bad", text));
+    }
+    if now.view.last_reload.as_ref().is_some_and(|reload| reload.result.is_err()) {
+        let text = "The last reload was refused and the configuration before it runs on: /config says why.";
+        notices.push(notice("bad", text.into()));
+    }
+    if now.phase != Phase::Serving {
+        notices.push(notice("warn", format!("This process is {}.", now.phase.as_str())));
+    }
+    if !now.view.pending_restart.is_empty() {
+        let settings = now.view.pending_restart.join(", ");
+        notices.push(notice("warn", format!("Changed, but waiting for a restart: {settings}.")));
+    }
+    notices
+}
