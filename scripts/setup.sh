@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the build and the tests need (Debian, as root): compilers, PostgreSQL, Prometheus and the Python packages
-# of the test services. Safe to run again: what is there is left alone, and then it takes no time.
+# Installs what the build and the tests need (Debian, as root): compilers, PostgreSQL, Chromium, Prometheus and the Python
+# packages of the test services. Safe to run again: what is there is left alone, and then it takes no time.
 #
 #   scripts/setup.sh          everything
 #   scripts/setup.sh build    only what compiling and running Forebay needs
@@ -12,7 +12,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 build_packages=(cmake gcc g++ make)
-test_packages=("${build_packages[@]}" binutils curl python3 python3-venv postgresql systemd util-linux)
+test_packages=("${build_packages[@]}" binutils chromium curl fonts-dejavu-core python3 python3-venv postgresql systemd util-linux)
 package_packages=("${build_packages[@]}" binutils buildah ca-certificates curl lintian man-db podman runc)
 prometheus=2.42
 new_prometheus=3.5.3

@@ -5,6 +5,7 @@
 // Each helper is here for several test modules; not each build of the one binary uses all of them.
 #![allow(dead_code)]
 
+pub mod chromium;
 pub mod fault_upstream;
 pub mod forebay;
 pub mod http;
