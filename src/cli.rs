@@ -13,6 +13,7 @@ use crate::exit_code::Exit;
 use crate::load::options::LoadOptions;
 use crate::replay::options::ReplayOptions;
 use crate::rules;
+use crate::top;
 use crate::units;
 
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(86_400);
@@ -153,6 +154,17 @@ Examples:
         timeout: Duration,
     },
 
+    /// Show what a running Forebay does: rates, failures, latencies, limits, the slowest requests.
+    ///
+    /// Reads the built-in page's views from the admin listener each second. The admin token, where one is set, comes from
+    /// FOREBAY_ADMIN_TOKEN. Without a terminal, a picture follows the other.
+    #[command(after_help = "\
+Examples:
+  forebay top
+  forebay top requests --route slow
+  forebay top limits --once --admin 127.0.0.1:9901")]
+    Top(top::Options),
+
     /// List every metric: name, type, labels and meaning.
     Metrics {
         /// As a Markdown table, for documentation.
@@ -270,7 +282,7 @@ fn path(text: &str) -> Result<String, String> {
 }
 
 /// `500ms`, `2s`: the units of the configuration file.
-fn timeout(text: &str) -> Result<Duration, String> {
+pub fn timeout(text: &str) -> Result<Duration, String> {
     let time = units::parse_duration(text).map_err(|error| error.to_string())?;
     // A longer wait than a day is a typing error, and far longer ones overflow the clock.
     if time.is_zero() || time >= LONGEST_TIMEOUT {

@@ -37,6 +37,7 @@ use crate::sockets;
 use crate::systemd::ServiceManager;
 use crate::tasks::Tasks;
 use crate::telemetry::{Telemetry, catalogue, logging, runtime};
+use crate::top;
 
 /// Builds the data path: the one thing that the binary adds to the library's parts.
 pub type Connect = fn(Arc<Config>, Arc<Telemetry>, Tasks, Lifecycle) -> Result<Arc<dyn DataPath>, String>;
@@ -52,6 +53,7 @@ pub fn execute(command: Command, connect: Connect) -> Exit {
         Command::Replay(options) => replay_requests(*options),
         Command::Compare(options) => compare_results(&options),
         Command::Healthcheck { config, url, timeout } => healthcheck(&config, url.as_deref(), timeout),
+        Command::Top(options) => watch(&options),
         // The table is the only form so far, with and without `--markdown`: it reads well in a terminal, too.
         Command::Metrics { markdown: _ } => print(&catalogue::markdown()),
         Command::Dashboards { out } => write_files(&out, dashboards::files()),
@@ -201,6 +203,10 @@ fn healthcheck(file: &Path, url: Option<&str>, timeout: Duration) -> Exit {
             Err(error) => fail(Exit::Failed, &format!("{target}: {error}")),
         })
     })
+}
+
+fn watch(options: &top::Options) -> Exit {
+    with_runtime(1, async { Ok(top::run(options).await.unwrap_or_else(|error| fail(Exit::Failed, &error))) })
 }
 
 /// Where the process with this file is to be asked. A file with mistakes is no reason to call a process sick that

@@ -38,5 +38,6 @@ pub mod systemd;
 pub mod tap;
 pub mod tasks;
 pub mod telemetry;
+pub mod top;
 pub mod units;
 pub mod upstream;

@@ -17,10 +17,10 @@ pub struct FaultMetrics {
     pub active: IntGauge,
     /// Not done, since as many as allowed were active.
     pub skipped: IntCounter,
-    delayed: IntCounter,
-    aborted: IntCounter,
-    reset: IntCounter,
-    slowed: IntCounter,
+    pub(super) delayed: IntCounter,
+    pub(super) aborted: IntCounter,
+    pub(super) reset: IntCounter,
+    pub(super) slowed: IntCounter,
     /// When each ends.
     ends: Mutex<Vec<Instant>>,
 }

@@ -57,6 +57,8 @@ pub struct Notable {
     pub attempts: u32,
     pub reused: bool,
     pub timings: Timings,
+    /// What was done on purpose: `delay`, `abort`, ...
+    pub fault: Option<&'static str>,
     /// Of an aggregate, those that say most about it.
     pub sources: Vec<SourceSpan>,
     /// Sources that are left out.
@@ -228,6 +230,7 @@ impl Notable {
             attempts: record.attempts,
             reused: record.reused,
             timings: record.timings,
+            fault: record.fault,
             sources,
             sources_omitted,
         }

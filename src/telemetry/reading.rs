@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use tokio::time::Instant;
 
+use super::faults::FaultMetrics;
 use super::metrics::{ClientLimitMetrics, LimiterMetrics, QueueMetrics};
 use super::{InFlightMeter, InFlightReading, Latencies, Notable, Reason, ReasonClass, Sought, Telemetry};
 
@@ -17,6 +18,7 @@ pub struct Reading {
     pub in_flight_limits: Vec<InFlightLimit>,
     pub rate_limits: Vec<RateLimit>,
     pub client_limits: Vec<ClientLimit>,
+    pub faults: Vec<Faults>,
 }
 
 /// Of a route's requests or of an upstream's attempts: how many, why they ended, how long they took.
@@ -85,6 +87,21 @@ pub struct ClientLimit {
     pub overflows: u64,
 }
 
+/// What is done on purpose to the requests of a route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Faults {
+    pub route: String,
+    /// Faults that have not ended.
+    pub armed: usize,
+    /// Requests that meet one now.
+    pub active: i64,
+    pub delayed: u64,
+    pub aborted: u64,
+    pub reset: u64,
+    pub slowed: u64,
+    pub skipped: u64,
+}
+
 impl Telemetry {
     /// Some 10 us for each route and upstream. Waits for nothing that a request holds for longer than nanoseconds.
     pub fn reading(&self, now: Instant) -> Reading {
@@ -102,6 +119,7 @@ impl Telemetry {
         self.queues.for_each(|(scope, name), queue| reading.in_flight_limits.push(in_flight_limit(scope, name, queue)));
         self.limiters.for_each(|name, limiter| reading.rate_limits.push(rate_limit(name, limiter)));
         self.client_limits.for_each(|route, limit| reading.client_limits.push(client_limit(route, limit)));
+        self.faults.for_each(|route, metrics| reading.faults.push(faults(route, metrics, now)));
         reading
     }
 
@@ -164,6 +182,19 @@ fn client_limit(route: &str, limit: &ClientLimitMetrics) -> ClientLimit {
         rejected: limit.rejected.get(),
         keys: limit.keys.get(),
         overflows: limit.overflows.get(),
+    }
+}
+
+fn faults(route: &str, metrics: &FaultMetrics, now: Instant) -> Faults {
+    Faults {
+        route: route.to_owned(),
+        armed: metrics.armed(now),
+        active: metrics.active.get(),
+        delayed: metrics.delayed.get(),
+        aborted: metrics.aborted.get(),
+        reset: metrics.reset.get(),
+        slowed: metrics.slowed.get(),
+        skipped: metrics.skipped.get(),
     }
 }
 

@@ -88,6 +88,22 @@ async fn requests_are_shown_with_where_their_time_went() {
 }
 
 #[tokio::test]
+async fn faults_on_purpose_are_said_above_everything() {
+    let bench = busy();
+    let faults = bench.admin.telemetry.faults("slow");
+    let hour = std::time::Duration::from_secs(3600);
+    faults.set_ends(vec![tokio::time::Instant::now() + hour]);
+    faults.begin(true, None, false);
+    sample::take(&bench.admin);
+
+    let text = bench.get("/limits").await.2;
+    let shown: Value = serde_json::from_str(&bench.get("/overview?format=json").await.2).unwrap();
+
+    assert!(text.contains("! Faults on purpose on route slow: 1 armed, 1 requests meet one now."), "{text}");
+    assert_eq!((&shown["faults"][0]["delayed"], &shown["faults"][0]["active"]), (&1.into(), &1.into()));
+}
+
+#[tokio::test]
 async fn terminals_get_the_list_of_pages_and_browsers_the_overview() {
     let bench = busy();
 

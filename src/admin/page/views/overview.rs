@@ -8,7 +8,7 @@ use super::super::table::{Cell, Column, Kind, Row, Table, Tone};
 use super::{Millis, Part, or_dash};
 use crate::load::report::format;
 use crate::telemetry::UNMATCHED;
-use crate::telemetry::reading::{Ends, InFlightLimit};
+use crate::telemetry::reading::{self, Ends, InFlightLimit};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Overview {
@@ -18,6 +18,23 @@ pub struct Overview {
     pub window_seconds: usize,
     pub routes: Vec<Line>,
     pub upstreams: Vec<Line>,
+    /// What is done on purpose, where [faults] are enabled.
+    pub faults: Vec<Faults>,
+}
+
+/// Of a route; counts are since the start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Faults {
+    pub route: String,
+    /// Faults that have not ended.
+    pub armed: usize,
+    /// Requests that meet one now.
+    pub active: i64,
+    pub delayed: u64,
+    pub aborted: u64,
+    pub reset: u64,
+    pub slowed: u64,
+    pub skipped: u64,
 }
 
 /// A route, or an upstream, whose attempts are counted.
@@ -73,6 +90,7 @@ impl Overview {
                 window_seconds: WINDOW_SECONDS,
                 routes: vec![],
                 upstreams: vec![],
+                faults: vec![],
             };
         };
         let config = &now.view.version.config;
@@ -100,11 +118,16 @@ impl Overview {
             window_seconds: WINDOW_SECONDS,
             routes: routes.collect(),
             upstreams: upstreams.collect(),
+            faults: reading.faults.iter().map(Faults::of).collect(),
         }
     }
 
     pub fn parts(&self) -> Vec<Part> {
-        vec![Part::Table(self.route_table()), Part::Table(self.upstream_table())]
+        let mut parts = vec![Part::Table(self.route_table()), Part::Table(self.upstream_table())];
+        if !self.faults.is_empty() {
+            parts.push(Part::Table(self.fault_table()));
+        }
+        parts
     }
 
     fn route_table(&self) -> Table {
@@ -125,6 +148,36 @@ impl Overview {
             empty: "No numbers yet: the first come within a second.",
             columns,
             rows: self.routes.iter().map(row).collect(),
+        }
+    }
+
+    fn fault_table(&self) -> Table {
+        let number = |title, help| Column { title, help, kind: Kind::Number };
+        let columns = vec![
+            Column { title: "Route", help: "Whose requests meet faults.", kind: Kind::Text },
+            number("Armed", "Faults that have not ended."),
+            number("Active", "Requests that meet one now."),
+            number("Delayed", "Since the start, as the following."),
+            number("Aborted", "Answered with a failure."),
+            number("Reset", "Broken off."),
+            number("Slowed", "Sent at a bandwidth."),
+            number("Skipped", "Would have met one, but max_active did."),
+        ];
+        let row = |faults: &Faults| {
+            let armed = Cell::text(faults.armed.to_string());
+            let mut cells = vec![Cell::text(&faults.route)];
+            cells.push(armed.tone(if faults.armed > 0 { Tone::Warn } else { Tone::Plain }));
+            cells.push(Cell::text(faults.active.to_string()));
+            let counts = [faults.delayed, faults.aborted, faults.reset, faults.slowed, faults.skipped];
+            cells.extend(counts.map(|count| Cell::text(format::count(count))));
+            Row { key: faults.route.clone(), cells }
+        };
+        Table {
+            id: "faults",
+            title: "Faults on purpose".into(),
+            empty: "None.",
+            columns,
+            rows: self.faults.iter().map(row).collect(),
         }
     }
 
@@ -151,6 +204,13 @@ impl Overview {
             columns,
             rows: self.upstreams.iter().map(row).collect(),
         }
+    }
+}
+
+impl Faults {
+    fn of(faults: &reading::Faults) -> Self {
+        let reading::Faults { route, armed, active, delayed, aborted, reset, slowed, skipped } = faults.clone();
+        Self { route, armed, active, delayed, aborted, reset, slowed, skipped }
     }
 }
 

@@ -37,6 +37,8 @@ pub struct Request {
     pub status: u16,
     pub reason: String,
     pub detail: Option<String>,
+    /// What was done on purpose: `delay`, `abort`, ...
+    pub fault: Option<String>,
     pub upstream: Option<String>,
     pub endpoint: Option<String>,
     pub attempts: u32,
@@ -53,7 +55,7 @@ pub struct Request {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Stage {
-    /// `rate_delay`, `queue`, `connect`, `first_byte`, `body` or `sources`.
+    /// `rate_delay`, `queue`, `fault` (a delay on purpose), `connect`, `first_byte`, `body` or `sources`.
     pub name: String,
     pub start_ms: Millis,
     pub ms: Millis,
@@ -102,7 +104,7 @@ impl Requests {
         );
         let key = "<p class=\"key\"><i class=\"k rate_delay\"></i> rate delay <i class=\"k queue\"></i> queue \
                    <i class=\"k connect\"></i> connect <i class=\"k first_byte\"></i> first byte <i class=\"k body\"></i> body \
-                   <i class=\"k source\"></i> source <i class=\"k failed\"></i> source that failed</p>";
+                   <i class=\"k source\"></i> source <i class=\"k failed\"></i> source that failed, or a fault on purpose</p>";
         vec![
             Part::Block { id: "about", html: format!("<p class=\"note\">{note}{all}</p>{key}"), text: note },
             Part::Table(table("slowest", format!("Slowest requests{of}"), &self.slowest)),
@@ -135,6 +137,7 @@ impl Request {
             status: notable.status,
             reason: notable.reason.code().to_owned(),
             detail: notable.detail.clone(),
+            fault: notable.fault.map(str::to_owned),
             upstream: notable.upstream.as_deref().map(str::to_owned),
             endpoint: notable.endpoint.map(|endpoint| endpoint.to_string()),
             attempts: notable.attempts,
@@ -160,13 +163,15 @@ impl Request {
         if path.chars().count() > 60 {
             path = path.chars().take(59).chain(['…']).collect();
         }
+        let fault = self.fault.as_ref().map(|fault| format!("on purpose: {fault}"));
+        let about = fault.into_iter().chain(self.detail.clone()).collect::<Vec<_>>().join("; ");
         let mut fall = Cell::text("").note(self.in_words());
         fall.drawing = draw::waterfall(&self.bars(), self.total_ms.0);
         let cells = vec![
             Cell::text(format!("{} {path}", self.method)).note(id),
             Cell::text(&self.route).note(via.unwrap_or_default()),
             Cell::text(self.status.to_string()),
-            Cell::text(&self.reason).tone(self.tone()).note(self.detail.clone().unwrap_or_default()),
+            Cell::text(&self.reason).tone(self.tone()).note(about),
             Cell::text(self.total_ms.to_string()),
             fall,
         ];
@@ -204,6 +209,7 @@ impl Request {
         let class = |name: &str| match name {
             "rate_delay" => "rate_delay",
             "queue" => "queue",
+            "fault" => "failed",
             "connect" => "connect",
             "first_byte" => "first_byte",
             _ => "body",
@@ -242,7 +248,7 @@ impl Source {
 }
 
 fn waited(timings: &Timings) -> Duration {
-    timings.rate_delay.unwrap_or_default() + timings.queue.unwrap_or_default()
+    [timings.rate_delay, timings.queue, timings.fault_delay].into_iter().flatten().sum()
 }
 
 /// One after the other. What an attempt did before its last connect is part of `connect`, as is choosing the endpoint.
@@ -256,6 +262,7 @@ fn stages(timings: &Timings, reason: Reason, aggregate: bool) -> Vec<Stage> {
     };
     stage("rate_delay", timings.rate_delay);
     stage("queue", timings.queue);
+    stage("fault", timings.fault_delay);
     if aggregate {
         let rest = timings.total.saturating_sub(waited(timings));
         stage("sources", Some(timings.upstream.unwrap_or(rest)));
@@ -310,6 +317,7 @@ mod tests {
             total: Duration::from_millis(100),
             rate_delay: ms(10),
             queue: ms(20),
+            fault_delay: None,
             connect: ms(5),
             first_byte: ms(40),
             upstream: ms(60),

@@ -59,8 +59,7 @@ impl State {
     }
 }
 
-/// The most urgent first. What is being tried on the running sidecar (faults that are injected, say) belongs here as well,
-/// since it explains everything else on the page.
+/// The most urgent first. Faults on purpose are here as well, since they explain everything else on the page.
 fn notices(now: &Now<'_>) -> Vec<Notice> {
     let notice = |level: &str, text: String| Notice { level: level.to_owned(), text };
     let mut notices = Vec::new();
@@ -74,6 +73,14 @@ fn notices(now: &Now<'_>) -> Vec<Notice> {
     if now.view.last_reload.as_ref().is_some_and(|reload| reload.result.is_err()) {
         let text = "The last reload was refused and the configuration before it runs on: /config says why.";
         notices.push(notice("bad", text.into()));
+    }
+    let reading = now.history.newest();
+    for faults in reading.into_iter().flat_map(|reading| &reading.faults).filter(|faults| faults.armed > 0) {
+        let text = format!(
+            "Faults on purpose on route {}: {} armed, {} requests meet one now.",
+            faults.route, faults.armed, faults.active
+        );
+        notices.push(notice("warn", text));
     }
     if now.phase != Phase::Serving {
         notices.push(notice("warn", format!("This process is {}.", now.phase.as_str())));

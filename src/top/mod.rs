@@ -1,0 +1,101 @@
+//! `forebay top`: the built-in page in a terminal. Asks a running process for a view as JSON and shows it as the page's text
+//! has it; knows nothing else of that process.
+
+mod ask;
+mod screen;
+
+use std::io::{self, IsTerminal};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use self::ask::Question;
+use self::screen::Screen;
+use crate::admin::page::views::Name;
+use crate::exit_code::Exit;
+use crate::load::report::Look;
+
+const TOKEN: &str = "FOREBAY_ADMIN_TOKEN";
+
+#[derive(Debug, Args)]
+pub struct Options {
+    /// The admin listener of the running process.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9901")]
+    pub admin: SocketAddr,
+    /// What to show.
+    #[arg(value_enum, default_value_t = Shown::Overview)]
+    pub view: Shown,
+    /// Only this route, where the view has a choice.
+    #[arg(long, value_name = "NAME")]
+    pub route: Option<String>,
+    /// Show it once and end; without colours when the output is no terminal.
+    #[arg(long)]
+    pub once: bool,
+    /// Between two pictures.
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = crate::cli::timeout)]
+    pub every: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Shown {
+    Overview,
+    Latency,
+    Requests,
+    Limits,
+}
+
+impl Shown {
+    const fn name(self) -> Name {
+        match self {
+            Self::Overview => Name::Overview,
+            Self::Latency => Name::Latency,
+            Self::Requests => Name::Requests,
+            Self::Limits => Name::Limits,
+        }
+    }
+}
+
+/// Shows the view until Ctrl-C, or once. A process that cannot be asked at first is an error; one that is gone later is
+/// waited for.
+pub async fn run(options: &Options) -> Result<Exit, String> {
+    let token = std::env::var(TOKEN).ok();
+    let question = Question::new(options.admin, options.view.name(), options.route.as_deref(), token);
+    let mut parts = question.ask().await?;
+    let stdout = io::stdout();
+    if options.once || !stdout.is_terminal() {
+        loop {
+            screen::print(&parts, &Look::of(&stdout)).map_err(|error| error.to_string())?;
+            if options.once {
+                return Ok(Exit::Done);
+            }
+            tokio::time::sleep(options.every).await;
+            parts = question.ask().await?;
+        }
+    }
+    let mut screen = Screen::open(stdout).map_err(|error| error.to_string())?;
+    let shown = show(&question, parts, &mut screen, options.every);
+    tokio::select! {
+        shown = shown => shown.map_err(|error| error.to_string())?,
+        interrupted = tokio::signal::ctrl_c() => interrupted.map_err(|error| error.to_string())?,
+    }
+    Ok(Exit::Done)
+}
+
+/// Ends only when the terminal does.
+async fn show(
+    question: &Question,
+    mut parts: Vec<crate::admin::page::views::Part>,
+    screen: &mut Screen,
+    every: Duration,
+) -> io::Result<()> {
+    let mut trouble = None;
+    loop {
+        screen.draw(&parts, trouble.as_deref())?;
+        tokio::time::sleep(every).await;
+        match question.ask().await {
+            Ok(news) => (parts, trouble) = (news, None),
+            Err(error) => trouble = Some(error),
+        }
+    }
+}
