@@ -8,9 +8,10 @@
 #   make bless    writes the generated files and the golden messages anew; read the difference before committing it
 #   make package  what is shipped, in target/package: static binary, image folder, Debian package, SBOM; package-test tries them
 #   make docs     the documentation of the code, in target/doc
+#   make pictures the pictures of the built-in page in docs/, anew; look at them before committing
 .DEFAULT_GOAL := test
-.PHONY: run setup setup-build check generated test bless docs fuzz bench bench-quick bench-aggregate bench-truth bench-rate bench-gate \
-	bench-setup package package-test
+.PHONY: run setup setup-build check generated test bless docs pictures fuzz bench bench-quick bench-aggregate bench-truth bench-rate \
+	bench-gate bench-setup package package-test
 
 CARGO ?= cargo
 FUZZ_SECONDS ?= 60
@@ -51,6 +52,9 @@ test: setup check
 bless:
 	FOREBAY_BLESS=1 $(CARGO) test --locked --quiet --lib --test it -- $(GENERATED)
 	git status --short
+
+pictures: setup
+	$(CARGO) test --locked --test it -- --ignored e2e::pictures
 
 docs:
 	$(DOC)

@@ -84,7 +84,7 @@ pub fn waterfall(rows: &[Vec<Bar>], total: f64) -> String {
 /// A heat map: how many requests took how long, column by column.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Heat<'a> {
-    /// The lowest row's upper bound in seconds is 2^(first/2); each row above is half an octave more.
+    /// The lowest row's upper bound in seconds is 2^(first/4); each row above is a quarter of an octave more.
     pub first: i32,
     /// The oldest first; each with a count for every row, the lowest first.
     pub columns: &'a [Vec<u64>],
@@ -100,7 +100,7 @@ const HEAT_WIDTH: f64 = 960.0;
 const HEAT_LEFT: f64 = 64.0;
 const HEAT_TOP: f64 = 8.0;
 const HEAT_BOTTOM: f64 = 24.0;
-const HEAT_ROW: f64 = 16.0;
+const HEAT_ROW: f64 = 9.0;
 
 pub fn heat(heat: &Heat<'_>) -> String {
     let rows = heat.columns.first().map_or(1, Vec::len);
@@ -108,8 +108,8 @@ pub fn heat(heat: &Heat<'_>) -> String {
     let bottom = HEAT_TOP + height;
     let cell = width / heat.room as f64;
     let most = heat.columns.iter().flatten().copied().max().unwrap_or(0).max(1);
-    // Half an octave is one row, and the first row ends at its bound.
-    let y_of = |seconds: f64| bottom - (seconds.log2() * 2.0 - f64::from(heat.first) + 1.0) * HEAT_ROW;
+    // A quarter of an octave is one row, and the first row ends at its bound.
+    let y_of = |seconds: f64| bottom - (seconds.log2() * 4.0 - f64::from(heat.first) + 1.0) * HEAT_ROW;
 
     let mut out = format!(
         "<svg class=\"heat\" viewBox=\"0 0 {HEAT_WIDTH} {}\" role=\"img\" aria-label=\"{}\">\
@@ -133,9 +133,9 @@ pub fn heat(heat: &Heat<'_>) -> String {
         }
     }
     // Every octave, or every other one where there are many.
-    let step = if rows > 16 { 4 } else { 2 };
+    let step = if rows > 40 { 8 } else { 4 };
     for row in (0..rows as i32).filter(|row| (heat.first + row).rem_euclid(step) == 0) {
-        let seconds = 2f64.powf(f64::from(heat.first + row) / 2.0);
+        let seconds = 2f64.powf(f64::from(heat.first + row) / 4.0);
         let y = y_of(seconds);
         let label = crate::load::report::format::time(seconds * 1e9);
         put(
@@ -223,10 +223,10 @@ mod tests {
 
         let drawn = heat(&map);
 
-        // Rows end at 0.7 s and at 1 s: the line of 1 s is the upper edge of the upper one.
+        // Rows end at 0.84 s and at 1 s: the line of 1 s is the upper edge of the upper one.
         assert!(drawn.contains("class=\"limit\" d=\"M64 8H960\""), "{drawn}");
         assert!(drawn.contains("<rect class=\"h8\" x=\"512\" y=\"8\" width=\"224\""), "{drawn}");
-        assert!(drawn.contains("<rect class=\"h5\" x=\"736\" y=\"24\""), "{drawn}");
+        assert!(drawn.contains("<rect class=\"h5\" x=\"736\" y=\"17\""), "{drawn}");
         assert!(!drawn.contains("far") && drawn.contains("a &amp; b"), "{drawn}");
     }
 }

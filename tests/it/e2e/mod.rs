@@ -7,6 +7,7 @@ mod demo;
 mod histograms;
 mod origin;
 mod page;
+mod pictures;
 mod prometheus;
 mod rules;
 mod services;

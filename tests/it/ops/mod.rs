@@ -5,4 +5,5 @@ mod command_line;
 mod inherit;
 mod process;
 mod stalled_log;
+mod top;
 mod under_load;

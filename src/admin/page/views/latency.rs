@@ -6,14 +6,18 @@ use super::super::Now;
 use super::super::draw;
 use super::super::history::{KEEP, Recent, Second, WINDOW_SECONDS};
 use super::super::table::{Cell, Column, Kind, Row, Table, Tone};
+use super::overview::last;
 use super::{Millis, Part, or_dash};
 use crate::config::model::{Config, RouteAction};
 use crate::load::report::format;
 use crate::load::report::svg::escape;
-use crate::telemetry::Latencies;
+use crate::telemetry::{Latencies, UNMATCHED};
 
 /// Of a column of the heat map.
 const COLUMN_SECONDS: usize = 3;
+/// Of a heat map, each a quarter of an octave: from 1 ms to 16 s at least; what is faster counts in the lowest.
+const MAX_ROWS: i32 = 56;
+const MIN_ROWS: i32 = 16;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
@@ -46,11 +50,11 @@ pub struct Limit {
 pub struct Heat {
     pub route: String,
     pub seconds_per_column: usize,
-    /// Rows, the lowest first: each from the bound before it, half an octave below.
+    /// Rows, the lowest first: each from the bound before it, a quarter of an octave below.
     pub upper_ms: Vec<Millis>,
     /// Columns, the oldest first, each with the requests that ended in it by row.
     pub columns: Vec<Vec<u64>>,
-    /// Of the lowest row: its bound is 2^(first/2) s.
+    /// Of the lowest row: its bound is 2^(first/4) s.
     first: i32,
 }
 
@@ -58,7 +62,7 @@ impl Latency {
     pub fn of(now: &Now<'_>, wanted: Option<&str>) -> Self {
         let config = &now.view.version.config;
         let all = now.history.newest().map_or(&[][..], |reading| &reading.routes);
-        let routes: Vec<Quantiles> = all.iter().map(|(name, _)| quantiles(now, config, name)).collect();
+        let routes: Vec<Quantiles> = last(all, UNMATCHED).map(|(name, _)| quantiles(now, config, name)).collect();
         let shown = match wanted {
             Some(wanted) => routes.iter().find(|route| route.route == wanted),
             None => routes.iter().max_by_key(|route| route.ended),
@@ -180,16 +184,17 @@ impl Heat {
         let hit = all.buckets().map(|(upper, _)| row_of(upper));
         // The line is seen also where nothing comes near it, and a map of nothing has a scale as well.
         let rows: Vec<i32> = hit.chain(deadline.map(row_of)).collect();
-        let last = rows.iter().copied().max().unwrap_or(0);
-        let first = rows.iter().copied().min().unwrap_or(0).min(last - 7);
-        let bound = |row: i32| Millis::of_seconds(2f64.powf(f64::from(row) / 2.0));
+        // An octave above the line: what lies beyond it is to be seen.
+        let last = rows.iter().copied().max().unwrap_or(0).max(deadline.map_or(0, row_of) + 4);
+        let first = rows.iter().copied().min().unwrap_or(0).clamp(last - MAX_ROWS + 1, last - MIN_ROWS + 1);
+        let bound = |row: i32| Millis::of_seconds(2f64.powf(f64::from(row) / 4.0));
         // From the newest backwards, so that a column keeps its seconds as long as it is shown whole.
         let mut columns: Vec<Vec<u64>> = seconds
             .rchunks(COLUMN_SECONDS)
             .map(|seconds| {
                 let mut counts = vec![0; (last - first + 1) as usize];
                 for (upper, count) in Latencies::sum(seconds.iter().map(|second| &second.latencies)).buckets() {
-                    counts[(row_of(upper) - first) as usize] += count;
+                    counts[(row_of(upper) - first).max(0) as usize] += count;
                 }
                 counts
             })
@@ -205,9 +210,9 @@ impl Heat {
     }
 }
 
-/// The row whose bound, 2^(row/2) s, is the next above. Native buckets end at eighths of an octave, so none is cut.
+/// The row whose bound, 2^(row/4) s, is the next above. Native buckets end at eighths of an octave, so none is cut.
 fn row_of(upper: f64) -> i32 {
-    (upper.log2() * 2.0 - 1e-6).ceil() as i32
+    (upper.log2() * 4.0 - 1e-6).ceil() as i32
 }
 
 #[cfg(test)]
@@ -217,7 +222,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn rows_are_half_octaves_and_reach_to_the_limit() {
+    fn rows_are_quarters_of_octaves_and_reach_beyond_the_limit() {
         let telemetry = Telemetry::quiet();
         let upstream = telemetry.upstream("u");
         for ms in [260, 700, 707, 710] {
@@ -231,10 +236,10 @@ mod tests {
 
         let heat = Heat::of("u", &seconds, &limits);
 
-        assert_eq!(heat.upper_ms.last().map(|bound| bound.0), Some(4000.0));
+        assert_eq!(heat.upper_ms.last().map(|bound| bound.0.round()), Some(6727.0));
         assert_eq!(heat.columns.len(), 2, "two seconds, then the newest three");
         let row = |ms: f64| heat.upper_ms.iter().position(|bound| (bound.0 - ms).abs() < 0.2).unwrap();
-        assert_eq!((heat.columns[0][row(353.6)], heat.columns[0][row(707.1)], heat.columns[0][row(1000.0)]), (1, 2, 1));
+        assert_eq!((heat.columns[0][row(297.3)], heat.columns[0][row(707.1)], heat.columns[0][row(840.9)]), (1, 2, 1));
         assert_eq!(heat.columns[1].iter().sum::<u64>(), 0);
     }
 }

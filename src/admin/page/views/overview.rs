@@ -215,7 +215,7 @@ impl Faults {
 }
 
 /// This name after all others.
-fn last<'r>(all: &'r [(String, Ends)], name: &'static str) -> impl Iterator<Item = &'r (String, Ends)> {
+pub fn last<'r>(all: &'r [(String, Ends)], name: &'static str) -> impl Iterator<Item = &'r (String, Ends)> {
     let is_last = move |(found, _): &&(String, Ends)| found == name;
     all.iter().filter(move |entry| !is_last(entry)).chain(all.iter().filter(is_last))
 }

@@ -1,5 +1,6 @@
 //! Why was this slow, why did this fail: single requests with their stages.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ use crate::telemetry::{Notable, Reason, ReasonClass, Sought, SourceSpan, Timings
 
 /// Of each list; a route keeps no more than eight of either.
 const MOST: usize = 40;
+/// Of each route where all are shown, or the slowest route would fill the list.
+const OF_A_ROUTE: usize = 3;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Requests {
@@ -82,6 +85,14 @@ impl Requests {
                 Sought::Slowest => all.sort_by_key(|(_, notable)| std::cmp::Reverse(notable.timings.total)),
                 Sought::Failed => all.sort_by_key(|(_, notable)| std::cmp::Reverse(notable.at)),
             }
+            if route.is_none() {
+                let mut seen = BTreeMap::<String, usize>::new();
+                all.retain(|(name, _)| {
+                    let count = seen.entry(name.clone()).or_default();
+                    *count += 1;
+                    *count <= OF_A_ROUTE
+                });
+            }
             all.truncate(MOST);
             all.iter().map(|(route, notable)| Request::of(route, notable)).collect()
         };
@@ -95,7 +106,11 @@ impl Requests {
 
     pub fn parts(&self) -> Vec<Part> {
         let of = self.route.as_ref().map_or_else(String::new, |route| format!(" of route {route}"));
-        let all = if self.route.is_some() { " <a href=\"/requests\">All routes</a>." } else { "" };
+        let all = if self.route.is_some() {
+            " <a href=\"/requests\">All routes</a>."
+        } else {
+            " Three of each route are shown: its name leads to all of it."
+        };
         let note = format!(
             "Kept are the eight slowest of each route within ten minutes, and its latest eight that did not end with ok; {} \
              were left out because too many came at once. Queries, hosts, headers and clients are not kept: the access log \
@@ -169,7 +184,8 @@ impl Request {
         fall.drawing = draw::waterfall(&self.bars(), self.total_ms.0);
         let cells = vec![
             Cell::text(format!("{} {path}", self.method)).note(id),
-            Cell::text(&self.route).note(via.unwrap_or_default()),
+            Cell { link: Some(format!("/requests?route={}", self.route)), ..Cell::text(&self.route) }
+                .note(via.unwrap_or_default()),
             Cell::text(self.status.to_string()),
             Cell::text(&self.reason).tone(self.tone()).note(about),
             Cell::text(self.total_ms.to_string()),
