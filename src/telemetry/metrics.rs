@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime};
 use prometheus::{IntCounter, IntGauge};
 
 use super::histogram::{Histogram, Layout};
-use super::objective::Promises;
 use super::notable::Store;
+use super::objective::Promises;
 use super::scalars::Scalars;
 use super::{InFlightMeter, Reason, RequestRecord, catalogue};
 use crate::config::model::Objective;

@@ -2,8 +2,9 @@
 //!
 //! `hub` holds [`Telemetry`], which owns everything. `catalogue` is the one list of metrics; `metrics` has the handles
 //! that the rest of the program touches, `sources` and `jobs` those of aggregates; `snapshot` and `exposition` turn them
-//! into a scrape, `reading` into what the admin page shows; `notable` keeps the requests that somebody will ask about. `access_log` writes one line per request, `server_timing` the header of an aggregate; `logging` sets up
-//! Forebay's own log.
+//! into a scrape, `reading` into what the admin page shows; `notable` keeps the requests that somebody will ask
+//! about. `access_log` writes one line per request, `server_timing` the header of an aggregate; `logging` sets up Forebay's
+//! own log.
 
 mod access_line;
 mod access_log;
@@ -21,8 +22,8 @@ mod latencies;
 pub mod logging;
 pub mod metrics;
 mod mirror;
-mod objective;
 mod notable;
+mod objective;
 mod protobuf;
 pub mod reading;
 mod reason;
