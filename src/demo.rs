@@ -254,6 +254,9 @@ And what all of it looks like from outside:
   curl -s http://{admin}/metrics | grep forebay_requests_total
       all of the above, counted by route and reason
 
+  http://{admin}/ in a browser, or forebay top --admin {admin}
+      live: rates, latencies, limits, and where the time of the slowest requests went
+
 How does it hold under load? Honestly measured, from the instant at which each request was due:
 
   forebay load http://{listener}/sync -r 5 -d 10s --report-html load.html

@@ -109,7 +109,7 @@ impl Admin {
     ) -> Arc<Self> {
         let (renders, scrapes) = (Arc::new(Semaphore::new(MAX_RENDERS)), Arc::new(Semaphore::new(MAX_SCRAPES)));
         let loopback = address.ip().to_canonical().is_loopback();
-        let page = Page::new();
+        let page = Page::default();
         Arc::new(Self { lifecycle, data_path, telemetry, view, renders, scrapes, page, loopback })
     }
 

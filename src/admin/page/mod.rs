@@ -48,12 +48,14 @@ pub struct Now<'a> {
     pub viewers: usize,
 }
 
-impl Page {
-    pub fn new() -> Self {
+impl Default for Page {
+    fn default() -> Self {
         let streams = Arc::new(Semaphore::new(MAX_STREAMS));
         Self { history: Mutex::default(), readings: watch::Sender::new(0), streams }
     }
+}
 
+impl Page {
     /// Streams that are open now.
     pub fn viewers(&self) -> usize {
         MAX_STREAMS - self.streams.available_permits()

@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 
 use super::super::Now;
-use super::super::table::Tone;
 use super::Part;
 use crate::load::report::svg::escape;
 use crate::shutdown::Phase;
@@ -52,10 +51,6 @@ impl State {
             text.push_str(&format!("{} {}\n", if notice.level == "bad" { "!!" } else { "!" }, notice.text));
         }
         Part::Block { id: "state", html, text }
-    }
-
-    pub fn tone(notice: &Notice) -> Tone {
-        if notice.level == "bad" { Tone::Bad } else { Tone::Warn }
     }
 }
 
