@@ -210,6 +210,12 @@ fn on_purpose() -> Vec<Panel> {
             ],
         ),
         Panel::lines(
+            "Requests of load tests",
+            "By the user-agent of forebay load. None in production; else the numbers of the route are partly those of a test.",
+            "reqps",
+            vec![(rate(&metrics::LOAD_TEST_REQUESTS, "route", ""), "{{route}}")],
+        ),
+        Panel::lines(
             "Mirrored copies",
             "In flight, and how they ended. Mostly answered; no_place says that the mirror is slower than the traffic it gets, \
              which costs the clients nothing. Compared answers are mostly same; the log names parts that differ.",

@@ -37,6 +37,9 @@ use crate::routing::Found;
 use crate::telemetry::metrics::{DetachedMetrics, RouteMetrics, UpstreamMetrics};
 use crate::telemetry::{InFlightGuard, Protocol, Reason, RequestRecord, SourcesRecord, Timings};
 
+/// How `forebay load` names itself.
+const LOAD_TEST: &[u8] = b"forebay-load/";
+
 /// What becomes of the connection after an exchange.
 #[derive(Debug)]
 pub enum After {
@@ -142,6 +145,9 @@ impl Exchange<'_> {
             Found::Route(index, params) => {
                 let route = generation.routes[index].clone();
                 facts.route = Some(route.metrics.clone());
+                if self.head.fields.get(Known::UserAgent).is_some_and(|agent| agent.starts_with(LOAD_TEST)) {
+                    route.metrics.load_tests.inc();
+                }
                 facts.in_flight = Some(route.metrics.in_flight.guard(self.started));
                 prepare::target(&route.route, self.head, path, &params, &mut self.work.target);
                 let parameters = match route.route.action {

@@ -292,6 +292,9 @@ metrics! {
         "Copies in flight now.",
         "At most the mirror's max_in_flight.";
 
+    LOAD_TEST_REQUESTS = "forebay_load_test_requests_total", Counter, None, ["route"],
+        "Requests whose user-agent is that of `forebay load`, as they came.",
+        "None in production; else the numbers of this route are partly those of a test.";
     RECORDING = "forebay_recording", Gauge, None, [],
         "1 while requests are recorded to a file.",
         "0 unless somebody wants it so; it ends by itself.";

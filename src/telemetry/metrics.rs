@@ -49,6 +49,8 @@ pub struct RouteMetrics {
     pub(super) overhead: Histogram,
     pub(super) promises: Promises,
     pub(super) notable: Store,
+    /// Requests of load tests, as they came.
+    pub load_tests: IntCounter,
     request_bytes: IntCounter,
     response_bytes: IntCounter,
 }
@@ -84,6 +86,7 @@ impl RouteMetrics {
             overhead: Histogram::new(layout.clone()),
             promises: Promises::default(),
             notable: Store::default(),
+            load_tests: scalars.counter(&catalogue::LOAD_TEST_REQUESTS, &[name]),
             request_bytes: scalars.counter(&catalogue::REQUEST_BYTES, &[name]),
             response_bytes: scalars.counter(&catalogue::RESPONSE_BYTES, &[name]),
         }

@@ -19,6 +19,8 @@ pub struct Reading {
     pub rate_limits: Vec<RateLimit>,
     pub client_limits: Vec<ClientLimit>,
     pub faults: Vec<Faults>,
+    /// Requests of load tests, by route; those that had any.
+    pub load_tests: Vec<(String, u64)>,
 }
 
 /// Of a route's requests or of an upstream's attempts: how many, why they ended, how long they took.
@@ -108,6 +110,9 @@ impl Telemetry {
     pub fn reading(&self, now: Instant) -> Reading {
         let mut reading = Reading::default();
         self.routes.for_each(|name, route| {
+            if route.load_tests.get() > 0 {
+                reading.load_tests.push((name.clone(), route.load_tests.get()));
+            }
             let count = |reason| route.requests(reason);
             let ends = Ends::new(&route.in_flight, count, Latencies::of(&route.duration), now);
             reading.routes.push((name.clone(), ends));

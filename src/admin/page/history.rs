@@ -80,6 +80,8 @@ pub struct History {
     pub upstreams: Seconds,
     /// How many waited at each reading, by scope and name.
     pub depths: BTreeMap<(&'static str, String), Ring<u32>>,
+    /// Requests of load tests at the readings of the last [`RATE_SECONDS`], by route.
+    load_tests: BTreeMap<String, Ring<(Instant, u64)>>,
 }
 
 impl History {
@@ -90,6 +92,11 @@ impl History {
             advance(&mut self.routes, &before.routes, &reading.routes, length);
             advance(&mut self.upstreams, &before.upstreams, &reading.upstreams, length);
         }
+        self.load_tests.retain(|name, _| reading.load_tests.iter().any(|(known, _)| known == name));
+        for (route, count) in &reading.load_tests {
+            let ring = self.load_tests.entry(route.clone()).or_insert_with(|| Ring::new(RATE_SECONDS + 1));
+            ring.push((at, *count));
+        }
         let limits = &reading.in_flight_limits;
         self.depths.retain(|(scope, name), _| limits.iter().any(|limit| limit.scope == *scope && limit.name == *name));
         for limit in limits {
@@ -97,6 +104,15 @@ impl History {
             ring.push(u32::try_from(limit.depth).unwrap_or(0));
         }
         self.taken = Some((at, reading));
+    }
+
+    /// Routes that load tests ask, with their requests per second.
+    pub fn load_tests(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.load_tests.iter().filter_map(|(route, ring)| {
+            let ((then, before), (now, after)) = (ring.last(RATE_SECONDS + 1).next()?, ring.last(1).next()?);
+            let seconds = now.saturating_duration_since(*then).as_secs_f64();
+            (after > before && seconds > 0.0).then(|| (route.as_str(), (after - before) as f64 / seconds))
+        })
     }
 
     /// The newest reading; `None` before the first.
@@ -162,6 +178,26 @@ mod tests {
 
         assert_eq!(ring.last(9).copied().collect::<Vec<_>>(), [3, 4, 5]);
         assert_eq!(ring.last(2).copied().collect::<Vec<_>>(), [4, 5]);
+    }
+
+    #[test]
+    fn a_load_test_is_there_as_long_as_its_requests_come() {
+        let (telemetry, start) = (Telemetry::quiet(), Instant::now());
+        let (tested, _other) = (telemetry.route("tested"), telemetry.route("other"));
+        let mut history = History::default();
+        let second = |history: &mut History, seconds, requests| {
+            tested.load_tests.inc_by(requests);
+            history.add(telemetry.reading(at(start, seconds)), at(start, seconds));
+        };
+        second(&mut history, 0, 0);
+        assert_eq!(history.load_tests().count(), 0);
+
+        second(&mut history, 1, 5);
+        second(&mut history, 2, 50);
+        assert_eq!(history.load_tests().collect::<Vec<_>>(), [("tested", 50.0)]);
+
+        (3..=12).for_each(|seconds| second(&mut history, seconds, 0));
+        assert_eq!(history.load_tests().count(), 0);
     }
 
     fn at(start: Instant, seconds: u64) -> Instant {

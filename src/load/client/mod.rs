@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, HOST};
+use http::header::{CONNECTION, HOST, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -162,10 +162,15 @@ fn request(template: Template, settings: &Settings) -> io::Result<Request<Reques
         }
         *request.uri_mut() = path.parse().map_err(|error| invalid(&error))?;
     }
+    headers.entry(USER_AGENT).or_insert(HeaderValue::from_static(AGENT));
     *request.method_mut() = method;
     *request.headers_mut() = headers;
     Ok(request)
 }
+
+/// Says whose requests these are, to whoever wonders about them; the sidecar counts them apart. A header of the user's
+/// takes its place.
+const AGENT: &str = concat!("forebay-load/", env!("CARGO_PKG_VERSION"));
 
 /// An answer that was kept.
 #[derive(Debug)]

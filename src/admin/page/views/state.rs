@@ -54,7 +54,7 @@ impl State {
     }
 }
 
-/// The most urgent first. Faults on purpose are here as well, since they explain everything else on the page.
+/// The most urgent first. Faults on purpose and load tests are here as well, since they explain everything else on the page.
 fn notices(now: &Now<'_>) -> Vec<Notice> {
     let notice = |level: &str, text: String| Notice { level: level.to_owned(), text };
     let mut notices = Vec::new();
@@ -75,6 +75,10 @@ fn notices(now: &Now<'_>) -> Vec<Notice> {
             "Faults on purpose on route {}: {} armed, {} requests meet one now.",
             faults.route, faults.armed, faults.active
         );
+        notices.push(notice("warn", text));
+    }
+    for (route, rate) in now.history.load_tests() {
+        let text = format!("A load test runs: forebay load sends {rate:.0} requests/s to route {route}.");
         notices.push(notice("warn", text));
     }
     if now.phase != Phase::Serving {
