@@ -7,6 +7,7 @@ mod redact;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError, TrySendError};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -130,7 +131,8 @@ impl Recorder {
     }
 
     fn start(self: &Arc<Self>, messages: Receiver<Message>) -> io::Result<()> {
-        let file = OpenOptions::new().write(true).create_new(true).open(&self.settings.file)?;
+        // What is left of it is what people sent, and no business of other users of the machine.
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.settings.file)?;
         let head = recording::head();
         let mut file = BufWriter::new(file);
         file.write_all(head.as_bytes())?;
@@ -312,9 +314,14 @@ impl Writing {
 
     /// As it may be kept; `None` when nobody can tell whether it holds a secret.
     fn body(&self, headers: &HeaderMap, body: &Copied) -> Option<Bytes> {
-        if body.bytes.is_empty() || self.settings.opaque_bodies {
-            return Some(body.bytes.clone());
+        if body.bytes.is_empty() {
+            return Some(Bytes::new());
         }
+        let looked_into = self.looked_into(headers, body);
+        looked_into.or_else(|| self.settings.opaque_bodies.then(|| body.bytes.clone()))
+    }
+
+    fn looked_into(&self, headers: &HeaderMap, body: &Copied) -> Option<Bytes> {
         if headers.contains_key(http::header::CONTENT_ENCODING) {
             return None;
         }
@@ -327,7 +334,7 @@ impl Writing {
         for (name, value, _) in fields.iter() {
             let (Ok(name), Ok(value)) = (std::str::from_utf8(name), std::str::from_utf8(value)) else { continue };
             // What cannot be sent again is left out, as in every other recording.
-            let _ = add_field(&mut headers, name, self.names.field(name, value));
+            let _ = add_field(&mut headers, name, &self.names.field(name, value));
         }
         headers
     }

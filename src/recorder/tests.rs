@@ -1,5 +1,6 @@
 //! The recorder with a file of its own: what is written, what is left out, and how it ends.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use super::*;
@@ -79,6 +80,8 @@ fn what_is_written_is_a_recording_without_secrets() {
     fixture.request("POST /users HTTP/1.1\ncontent-type: application/json\n", b"{\"password\":\"x\",\"n\":1}");
 
     let records = fixture.records();
+    let mode = std::fs::metadata(&fixture.file).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "nobody else reads it");
     assert_eq!(records.len(), 2);
     assert_eq!((records[0].method.as_str(), records[0].path.as_str()), ("GET", "/users?page=2&token=redacted"));
     assert_eq!(
@@ -87,7 +90,7 @@ fn what_is_written_is_a_recording_without_secrets() {
     );
     assert!(!records[0].headers.contains_key("content-length"));
     assert_eq!((records[0].status, records[0].duration), (Some(200), Some(5_000_000)));
-    assert_eq!(records[1].body, "{\"n\":1,\"password\":\"redacted\"}");
+    assert_eq!(records[1].body, "{\"password\":\"redacted\",\"n\":1}");
     assert!(records[0].at <= records[1].at);
     let answer = records[0].answer.as_ref().unwrap();
     assert_eq!(
@@ -117,8 +120,11 @@ fn opaque_bodies_are_recorded_when_they_are_asked_for() {
     fixture.recorder.begin();
 
     fixture.request("POST /opaque HTTP/1.1\ncontent-type: image/png\n", b"\x89PNG");
+    fixture.request("POST /json HTTP/1.1\ncontent-type: application/json\n", b"{\"password\":\"x\"}");
 
-    assert_eq!(&fixture.records()[0].body[..], b"\x89PNG");
+    let records = fixture.records();
+    assert_eq!(&records[0].body[..], b"\x89PNG");
+    assert_eq!(records[1].body, "{\"password\":\"redacted\"}", "what can be looked into is");
 }
 
 #[test]

@@ -76,8 +76,9 @@ impl Record {
 }
 
 /// Fields of which the value lets somebody in. Those with a telling part in their names count as well.
-const SECRET_FIELDS: [&str; 5] = ["authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key"];
-const SECRET_PARTS: [&str; 8] = ["token", "secret", "password", "passwd", "credential", "api-key", "api_key", "apikey"];
+const SECRET_FIELDS: [&str; 2] = ["cookie", "set-cookie"];
+const SECRET_PARTS: [&str; 9] =
+    ["authorization", "token", "secret", "password", "passwd", "credential", "api-key", "api_key", "apikey"];
 
 pub fn is_secret(name: &HeaderName) -> bool {
     is_secret_name(name.as_str())
