@@ -248,6 +248,7 @@ const OBJECTS: &[Object] = &[
             ("sidecar_ns", Kind::Number, true, "What the sidecar itself took."),
             ("rate_delay_ns", Kind::Number, true, "Held by a rate limit in delay mode."),
             ("queue_ns", Kind::Number, true, "Waiting for a permit in flight."),
+            ("fault_delay_ns", Kind::Number, false, "Delayed by a fault that the sidecar's configuration asks for."),
             ("upstream_connecting_ns", Kind::Number, true, "Making a connection to the upstream for it."),
             ("first_byte_ns", Kind::Number, true, "From then to the first byte of the upstream's answer."),
             ("body_ns", Kind::Number, true, "From there to its last byte; a slow client as well."),

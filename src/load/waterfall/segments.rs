@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 const TOLERANCE: u64 = 1_000_000;
 
 /// How many pieces there are.
-pub const COUNT: usize = 10;
+pub const COUNT: usize = 11;
 
 /// The pieces in words, in the order of the way.
 pub const TITLES: [&str; COUNT] = [
@@ -22,6 +22,7 @@ pub const TITLES: [&str; COUNT] = [
     "in the sidecar itself",
     "held by a rate limit",
     "waiting in the queue",
+    "held by a fault on purpose",
     "connecting to the upstream",
     "the upstream's first byte",
     "the rest of the answer",
@@ -42,6 +43,9 @@ pub struct Segments<T> {
     pub rate_delay_ns: T,
     /// Waiting for a permit in flight.
     pub queue_ns: T,
+    /// Delayed by a fault that the sidecar's configuration asks for.
+    #[serde(default)]
+    pub fault_delay_ns: T,
     pub upstream_connecting_ns: T,
     /// From then on to the first byte of the upstream's answer. For an aggregate, the work on it.
     pub first_byte_ns: T,
@@ -60,6 +64,7 @@ impl<T: Copy> Segments<T> {
             self.sidecar_ns,
             self.rate_delay_ns,
             self.queue_ns,
+            self.fault_delay_ns,
             self.upstream_connecting_ns,
             self.first_byte_ns,
             self.body_ns,
@@ -68,8 +73,19 @@ impl<T: Copy> Segments<T> {
     }
 
     pub fn of(parts: [T; COUNT]) -> Self {
-        let [late, connecting, accepting, sidecar, rate_delay, queue, upstream_connecting, first_byte, body, delivery] =
-            parts;
+        let [
+            late,
+            connecting,
+            accepting,
+            sidecar,
+            rate_delay,
+            queue,
+            fault,
+            upstream_connecting,
+            first_byte,
+            body,
+            delivery,
+        ] = parts;
         Self {
             late_ns: late,
             connecting_ns: connecting,
@@ -77,6 +93,7 @@ impl<T: Copy> Segments<T> {
             sidecar_ns: sidecar,
             rate_delay_ns: rate_delay,
             queue_ns: queue,
+            fault_delay_ns: fault,
             upstream_connecting_ns: upstream_connecting,
             first_byte_ns: first_byte,
             body_ns: body,
@@ -103,6 +120,7 @@ pub struct Seen {
     pub total: u64,
     pub rate_delay: u64,
     pub queue: u64,
+    pub fault_delay: u64,
     pub connect: u64,
     pub upstream: u64,
     /// From `started` on; `None` if the answer never began.
@@ -128,7 +146,7 @@ pub fn join(asked: &Asked, seen: &Seen) -> Option<Joined> {
     let connecting = asked.connect.min(before);
     let room = asked.ended - started;
     let cut = seen.total.saturating_sub(room);
-    let [sidecar, rate_delay, queue, upstream_connecting, first_byte, body] = shorten(stages(seen), cut);
+    let [sidecar, rate_delay, queue, fault_delay, upstream_connecting, first_byte, body] = shorten(stages(seen), cut);
     let delivery = room - seen.total.min(room);
     let late = asked.sent - asked.intended;
     let segments = Segments::of([
@@ -138,6 +156,7 @@ pub fn join(asked: &Asked, seen: &Seen) -> Option<Joined> {
         sidecar,
         rate_delay,
         queue,
+        fault_delay,
         upstream_connecting,
         first_byte,
         body,
@@ -147,22 +166,23 @@ pub fn join(asked: &Asked, seen: &Seen) -> Option<Joined> {
 }
 
 /// The sidecar's stages in the order of the way. They add up to its total, whatever the line says.
-fn stages(seen: &Seen) -> [u64; 6] {
+fn stages(seen: &Seen) -> [u64; 7] {
     let mut left = seen.total;
     let mut take = |wanted: u64| {
         let taken = wanted.min(left);
         left -= taken;
         taken
     };
-    let (rate_delay, queue, upstream) = (take(seen.rate_delay), take(seen.queue), take(seen.upstream));
+    let (rate_delay, queue, fault_delay) = (take(seen.rate_delay), take(seen.queue), take(seen.fault_delay));
+    let upstream = take(seen.upstream);
     let connect = seen.connect.min(upstream);
     let after_first_byte = seen.response_started.map_or(0, |started| seen.total.saturating_sub(started));
     let body = after_first_byte.min(upstream - connect);
-    [left, rate_delay, queue, connect, upstream - connect - body, body]
+    [left, rate_delay, queue, fault_delay, connect, upstream - connect - body, body]
 }
 
 /// Takes so much away, from the last stage on.
-fn shorten(mut stages: [u64; 6], mut cut: u64) -> [u64; 6] {
+fn shorten(mut stages: [u64; 7], mut cut: u64) -> [u64; 7] {
     for stage in stages.iter_mut().rev() {
         let taken = cut.min(*stage);
         *stage -= taken;

@@ -26,6 +26,7 @@ fn seen() -> Seen {
         total: 190 * MS,
         rate_delay: 10 * MS,
         queue: 40 * MS,
+        fault_delay: 6 * MS,
         connect: 3 * MS,
         upstream: 130 * MS,
         response_started: Some(160 * MS),
@@ -40,9 +41,10 @@ fn each_piece_has_its_place() {
         late_ns: MS,
         connecting_ns: 2 * MS,
         accepting_ns: 3 * MS,
-        sidecar_ns: 10 * MS,
+        sidecar_ns: 4 * MS,
         rate_delay_ns: 10 * MS,
         queue_ns: 40 * MS,
+        fault_delay_ns: 6 * MS,
         upstream_connecting_ns: 3 * MS,
         first_byte_ns: 97 * MS,
         body_ns: 30 * MS,
@@ -61,8 +63,8 @@ fn what_the_sidecar_did_after_the_client_had_its_answer_is_cut_from_the_end() {
     assert_eq!(joined.segments.body_ns, 34 * MS, "40 ms after its first byte, without the 6");
     assert_eq!(joined.segments.first_byte_ns, 87 * MS);
     // A client that gave up while it was in the queue: the sidecar found out later.
-    let gone = Seen { connect: 0, upstream: 0, response_started: None, queue: 500 * MS, total: 500 * MS, ..seen() };
-    let joined = join(&asked(), &Seen { rate_delay: 0, ..gone }).expect("one clock");
+    let gone = Seen { fault_delay: 0, connect: 0, upstream: 0, queue: 500 * MS, total: 500 * MS, ..seen() };
+    let joined = join(&asked(), &Seen { rate_delay: 0, response_started: None, ..gone }).expect("one clock");
     assert_eq!((joined.segments.queue_ns, joined.cut), (194 * MS, 306 * MS));
 }
 
@@ -89,13 +91,14 @@ proptest! {
     fn the_pieces_add_up_to_the_response_time(
         (late, service, connect) in (0..SECOND, 0..5 * SECOND, 0..SECOND),
         (started, total, upstream) in (0..6 * SECOND, 0..6 * SECOND, 0..6 * SECOND),
-        (rate_delay, queue, connecting) in (0..2 * SECOND, 0..2 * SECOND, 0..SECOND),
+        (rate_delay, queue, fault_delay, connecting) in (0..2 * SECOND, 0..2 * SECOND, 0..2 * SECOND, 0..SECOND),
         response_started in proptest::option::of(0..6 * SECOND),
     ) {
         let (intended, sent) = (SECOND, SECOND + late);
         let asked = Asked { intended, sent, ended: sent + service, connect };
         let started = sent + started;
-        let seen = Seen { started, total, rate_delay, queue, connect: connecting, upstream, response_started };
+        let seen =
+            Seen { started, total, rate_delay, queue, fault_delay, connect: connecting, upstream, response_started };
 
         let joined = join(&asked, &seen).expect("it arrived after it was sent");
 
@@ -107,7 +110,7 @@ proptest! {
 fn line(id: &str, trace: Option<&str>) -> Vec<u8> {
     let trace = trace.map_or(String::new(), |trace| format!(r#""trace_id":"{trace}","#));
     format!(
-        r#"{{"time":"x","request_id":"{id}",{trace}"status":200,"started_us":10006000,"total_ms":190.000,"rate_delay_ms":10.000,"queue_ms":40.000,"connect_ms":3.000,"upstream_ms":130.000,"response_started_ms":160.000,"overhead_ms":10.000}}"#
+        r#"{{"time":"x","request_id":"{id}",{trace}"status":200,"started_us":10006000,"total_ms":190.000,"rate_delay_ms":10.000,"queue_ms":40.000,"fault_delay_ms":6.000,"connect_ms":3.000,"upstream_ms":130.000,"response_started_ms":160.000,"overhead_ms":4.000}}"#
     )
     .into_bytes()
 }

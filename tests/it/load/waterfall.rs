@@ -67,7 +67,7 @@ fn assert_only(ended: &Ended, segment: usize, least: Duration) {
 
 /// Where a segment stands among the others.
 fn place(segment: fn(&Segments<usize>) -> usize) -> usize {
-    segment(&Segments::of([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]))
+    segment(&Segments::of([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]))
 }
 
 #[tokio::test]
@@ -122,6 +122,17 @@ async fn a_rate_limit_that_delays_is_its_own() {
     let ended = sidecar.load(&["-r", "10/s", "-d", "1s", "--arrivals", "burst:10"]).ended().await;
 
     assert_only(&ended, place(|all| all.rate_delay_ns), Duration::from_millis(450));
+}
+
+#[tokio::test]
+async fn a_fault_that_delays_is_neither_the_sidecars_time_nor_the_upstreams() {
+    let upstream = FaultUpstream::start([scripts::ok()]).await;
+    let fault = "fault = { delay = \"400ms\" }\n[faults]\nenabled = true";
+    let sidecar = Sidecar::start(upstream.address, "", fault).await;
+
+    let ended = sidecar.load(&["-r", "20/s", "-d", "1s"]).ended().await;
+
+    assert_only(&ended, place(|all| all.fault_delay_ns), DELAY);
 }
 
 /// Its backlog is full, so the first packet is dropped, and sent again after a second.

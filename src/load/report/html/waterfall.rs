@@ -143,4 +143,4 @@ fn svg(id: &str, title: &str, height: f64, body: &str) -> String {
     )
 }
 
-const _: () = assert!(COUNT == 10, "style.css has a colour for each piece: w0 to w9");
+const _: () = assert!(COUNT == 11, "style.css has a colour for each piece: w0 to w10");
