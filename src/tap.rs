@@ -69,7 +69,8 @@ impl Tap {
         Self { most, state: Mutex::new(state) }
     }
 
-    /// Resolves when the body is complete: with its copy, or `None` where it did not fit. Fails when the body never is.
+    /// Resolves when the body is complete, with its copy, or with `None` as soon as it does not fit. Fails when neither ever
+    /// happens.
     pub fn completion(&self) -> oneshot::Receiver<Option<Copied>> {
         let (sender, receiver) = oneshot::channel();
         self.lock().waiting = Some(sender);
@@ -79,7 +80,7 @@ impl Tap {
     /// A part of the body passed.
     pub fn copy(&self, data: &[u8]) {
         let mut state = self.lock();
-        let State { bytes, share, .. } = &mut *state;
+        let State { bytes, share, waiting, .. } = &mut *state;
         let Some(held) = share else { return };
         if bytes.len() + data.len() <= self.most && held.budget.take(data.len()) {
             held.bytes += data.len();
@@ -87,6 +88,10 @@ impl Tap {
         } else {
             *bytes = Vec::new();
             *share = None;
+            if let Some(waiting) = waiting.take() {
+                // Nobody may wait any more.
+                let _ = waiting.send(None);
+            }
         }
     }
 
@@ -158,6 +163,16 @@ mod tests {
         third.copy(b"1234567890");
         third.complete();
         assert!(third.copied().is_some());
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_body_that_does_not_fit_is_told_before_its_end() {
+        let tap = Tap::new(3, &Budget::new(10));
+        let waiting = tap.completion();
+
+        tap.copy(b"1234");
+
+        assert!(waiting.await.unwrap().is_none());
     }
 
     #[tokio::test]

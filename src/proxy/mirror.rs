@@ -35,9 +35,11 @@ use crate::telemetry::logging::RateBound;
 use crate::telemetry::{Compared, MirrorMetrics, MirrorResult};
 
 /// Tells the upstream that nobody waits for its answer.
-const MARK: &[u8] = b"x-forebay-mirror";
+const MARK: &str = "x-forebay-mirror";
 /// A difference is told in the log once in this time.
 const TELL_EVERY: Duration = Duration::from_secs(10);
+/// Characters of the path to what differs.
+const MOST_TOLD: usize = 200;
 
 /// The mirror of a route as its requests use it.
 pub struct MirrorRuntime {
@@ -105,17 +107,31 @@ impl MirrorRuntime {
         let below = |count: usize| (count < self.config.max_in_flight).then_some(count + 1);
         self.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, below).ok()?;
         self.metrics.in_flight.inc();
-        Some(Place(self.clone()))
+        Some(Place { mirror: self.clone(), is_counted: false })
     }
 }
 
 /// A copy in flight.
-struct Place(Arc<MirrorRuntime>);
+struct Place {
+    mirror: Arc<MirrorRuntime>,
+    is_counted: bool,
+}
+
+impl Place {
+    fn count(&mut self, result: MirrorResult) {
+        self.is_counted = true;
+        self.mirror.metrics.count(result);
+    }
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.0.metrics.in_flight.dec();
+        if !self.is_counted {
+            // The process drains.
+            self.count(MirrorResult::Failed);
+        }
+        self.mirror.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.mirror.metrics.in_flight.dec();
     }
 }
 
@@ -176,6 +192,10 @@ impl Answer {
 
 /// Begins the copies of a request.
 pub fn begin(mirror: &Arc<MirrorRuntime>, original: &Original<'_>) -> Option<Mirrored> {
+    if original.head.fields.get_name(MARK).is_some() {
+        // A copy of a copy would be the beginning of a loop when the other upstream leads back here.
+        return None;
+    }
     let wanted = mirror.copies(original.head.method.as_str(), original.request_id);
     let places: Vec<Place> = std::iter::from_fn(|| mirror.place()).take(wanted).collect();
     mirror.metrics.count_many(MirrorResult::NoPlace, wanted - places.len());
@@ -234,9 +254,7 @@ async fn send_all(
         Some(body) => body.await.ok().flatten().map(Some),
     };
     let Some(copied) = copied else {
-        if let Some(place) = places.first() {
-            place.0.metrics.count_many(MirrorResult::NoBody, places.len());
-        }
+        places.into_iter().for_each(|mut place| place.count(MirrorResult::NoBody));
         return;
     };
     let copies = places.into_iter().map(|place| send(place, shared.clone(), copied.clone(), answered.take()));
@@ -244,8 +262,13 @@ async fn send_all(
 }
 
 /// Sends one copy; compares its answer with the one that the client gets, when that is given.
-async fn send(place: Place, shared: Arc<Shared>, body: Option<Copied>, answered: Option<oneshot::Receiver<Answer>>) {
-    let mirror = &place.0;
+async fn send(
+    mut place: Place,
+    shared: Arc<Shared>,
+    body: Option<Copied>,
+    answered: Option<oneshot::Receiver<Answer>>,
+) {
+    let mirror = &place.mirror.clone();
     let body = body.map(|body| body.bytes).unwrap_or_default();
     let keep = if answered.is_some() { mirror.config.max_body_bytes } else { 0 };
     let (result, answer) = match call(mirror, &shared, body, keep).await {
@@ -253,7 +276,7 @@ async fn send(place: Place, shared: Arc<Shared>, body: Option<Copied>, answered:
         Err(Ended::NoPlace) => (MirrorResult::NoPlace, None),
         Err(Ended::Failed) => (MirrorResult::Failed, None),
     };
-    mirror.metrics.count(result);
+    place.count(result);
     let (Some(answer), Some(answered)) = (answer, answered) else { return };
     // The client may take its time over its answer.
     let original = tokio::time::timeout(mirror.config.timeout, answered).await;
@@ -282,8 +305,16 @@ async fn compare(mirror: &MirrorRuntime, shared: &Shared, original: Answer, answ
     let Ok(differences) = tokio::task::spawn_blocking(find).await else { return Compared::Skipped };
     let Some(first) = differences.first() else { return Compared::Same };
     // The part, and not what it says: that may be anybody's secret.
-    mirror.tell(shared, "body", || format!("{} ({} in all)", first.path(), differences.len()));
+    mirror.tell(shared, "body", || format!("{} ({} in all)", cut(first.path()), differences.len()));
     Compared::Body
+}
+
+/// The names in a path are the services', which may make them as long as they like.
+fn cut(path: String) -> String {
+    match path.char_indices().nth(MOST_TOLD) {
+        Some((end, _)) => format!("{}...", &path[..end]),
+        None => path,
+    }
 }
 
 enum Ended {
@@ -352,6 +383,6 @@ fn write_head(head: &mut RequestHead, mirror: &MirrorRuntime, shared: &Shared, b
         fields.remove(Known::Traceparent);
         fields.push_with(Known::Traceparent, |out| prepare::child_of(parent).write(out));
     }
-    fields.push(MARK, b"true");
+    fields.push(MARK.as_bytes(), b"true");
     prepare::edit(fields, &mirror.config.request_headers);
 }

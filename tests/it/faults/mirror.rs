@@ -100,6 +100,34 @@ async fn what_changes_something_is_not_mirrored_unless_it_is_named_nor_is_what_d
 }
 
 #[tokio::test]
+async fn a_copy_is_not_copied_again_though_its_upstream_leads_back_to_us() {
+    let (primary, shadow) = (Server::start().await, Server::start().await);
+    let forebay = forebay(primary.address, shadow.address, "copies = 2.0").await;
+
+    http::request(forebay.address(), "GET", "/copy", &[("x-forebay-mirror", "true")], b"").await.unwrap();
+    http::get(forebay.address(), "/original").await.unwrap();
+
+    counted(&forebay, "answered", 2.0).await;
+    assert_eq!((primary.requests(), shadow.requests()), (2, 2));
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_fit_gives_its_place_back_before_its_end() {
+    let (primary, shadow) = (Server::start().await, Server::start().await);
+    let mirror = "methods = [\"POST\"], max_body = \"10B\", max_in_flight = 1";
+    let forebay = forebay(primary.address, shadow.address, mirror).await;
+
+    let mut upload = http::Connection::open(forebay.address()).await.unwrap();
+    upload.send("POST /read HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n").await.unwrap();
+    upload.send("b\r\nelevenbytes\r\n").await.unwrap();
+
+    counted(&forebay, "no_body", 1.0).await;
+    assert_eq!(http::request(forebay.address(), "POST", "/read", &[], b"small").await.unwrap().text(), "5");
+    counted(&forebay, "answered", 1.0).await;
+    assert_eq!(copies(&forebay.scrape().await, "no_place"), 0.0);
+}
+
+#[tokio::test]
 async fn a_mirror_that_stalls_or_is_gone_neither_delays_nor_fails_a_request_and_never_queues() {
     let primary = Server::start().await;
     let stalling = FaultUpstream::start([scripts::stall_before_head()]).await;
