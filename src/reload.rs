@@ -145,6 +145,8 @@ pub fn changed_sections(old: &Config, new: &Config) -> Vec<&'static str> {
         ("metrics", old.metrics != new.metrics),
         ("rate_limit", old.rate_limits != new.rate_limits),
         ("in_flight", old.in_flight != new.in_flight),
+        ("faults", old.faults != new.faults),
+        ("record", old.record != new.record),
         ("upstream", old.upstreams != new.upstreams),
         ("route", old.routes != new.routes),
     ];
@@ -329,8 +331,9 @@ mod tests {
         new.runtime.threads += 1;
         new.shutdown.drain_timeout += Duration::from_secs(1);
         new.admin.token = Some(crate::config::model::Secret::plain("new"));
+        new.faults.enabled = true;
 
-        assert_eq!(changed_sections(&old, &new), ["runtime", "admin", "shutdown"]);
+        assert_eq!(changed_sections(&old, &new), ["runtime", "admin", "shutdown", "faults"]);
         assert_eq!(pending_restart(&old, &new), ["runtime.threads"]);
     }
 

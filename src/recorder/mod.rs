@@ -8,12 +8,13 @@ mod redact;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError, TrySendError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError};
 use std::thread;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::HeaderMap;
 use tokio::time::Instant;
@@ -38,11 +39,13 @@ pub struct Recorder {
     settings: Arc<Settings>,
     names: Names,
     began: Instant,
+    begun: AtomicBool,
     /// False before it begins and after it has ended.
     active: AtomicBool,
     budget: Arc<Budget>,
     metrics: Arc<RecordMetrics>,
-    writer: Mutex<Option<SyncSender<Message>>>,
+    /// While it is active. Without a lock, since every recorded request comes by.
+    writer: ArcSwapOption<SyncSender<Message>>,
 }
 
 enum Message {
@@ -96,29 +99,28 @@ impl Recorder {
             names: Names { redact: settings.redact.clone(), keep: settings.keep.clone() },
             settings,
             began: Instant::now(),
+            begun: AtomicBool::new(false),
             active: AtomicBool::new(false),
             budget: Budget::new(MOST_BYTES),
             metrics,
-            writer: Mutex::new(None),
+            writer: ArcSwapOption::empty(),
         })
     }
 
-    /// True when it does what these settings say: a reload that leaves them alone neither begins nor lengthens it.
+    /// True when it does, or did, what these settings say: a reload that leaves them alone neither begins nor lengthens it.
+    /// One that could not begin did not.
     pub fn is(&self, settings: &Settings) -> bool {
-        *self.settings == *settings
+        self.begun.load(Ordering::Relaxed) && *self.settings == *settings
     }
 
     /// Opens the file and starts. A file that is there already is never written to: then nothing is recorded, and the log
-    /// says so. Later calls do nothing.
+    /// says so. Does nothing when it has begun.
     pub fn begin(self: &Arc<Self>) {
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        if writer.is_some() {
+        if self.begun.load(Ordering::Relaxed) {
             return;
         }
-        let (sender, messages) = mpsc::sync_channel(MOST_WAITING);
-        *writer = Some(sender);
         let file = self.settings.file.display();
-        match self.start(messages) {
+        match self.start() {
             Ok(()) => {
                 let ends_within = show_duration(self.settings.end_after);
                 tracing::warn!(%file, ends_within, "recording requests; secrets are taken out by their names");
@@ -130,7 +132,7 @@ impl Recorder {
         }
     }
 
-    fn start(self: &Arc<Self>, messages: Receiver<Message>) -> io::Result<()> {
+    fn start(self: &Arc<Self>) -> io::Result<()> {
         // What is left of it is what people sent, and no business of other users of the machine.
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.settings.file)?;
         let head = recording::head();
@@ -138,21 +140,28 @@ impl Recorder {
         file.write_all(head.as_bytes())?;
         file.flush()?;
         let output = Output { file, left: self.settings.max_file_bytes.saturating_sub(head.len() as u64), recorded: 0 };
+        let (sender, messages) = mpsc::sync_channel(MOST_WAITING);
+        let ends = std::time::Instant::now() + self.settings.end_after;
         // The thread must not keep the recorder alive: it ends when that is dropped.
         let recorder = Arc::downgrade(self);
         let names = self.names.clone();
         let (settings, metrics, began) = (self.settings.clone(), self.metrics.clone(), self.began);
         thread::Builder::new().name("forebay-recorder".into()).spawn(move || {
             let writing = Writing { names, settings, metrics: metrics.clone(), began };
-            let recorded = writing.run(&messages, output);
-            metrics.active.set(0);
-            tracing::info!(recorded, file = %writing.settings.file.display(), "the recording has ended");
+            let recorded = writing.run(&messages, output, ends);
             if let Some(recorder) = recorder.upgrade() {
-                recorder.active.store(false, Ordering::Relaxed);
+                recorder.end();
             }
+            let unwritten = messages.try_iter().filter(|message| matches!(message, Message::Request(_)));
+            unwritten.for_each(|_| metrics.count(RecordResult::Dropped));
+            // The next recording may have begun meanwhile.
+            metrics.active.dec();
+            tracing::info!(recorded, file = %writing.settings.file.display(), "the recording has ended");
         })?;
-        self.metrics.active.set(1);
+        self.metrics.active.inc();
+        self.writer.store(Some(Arc::new(sender)));
         self.active.store(true, Ordering::Relaxed);
+        self.begun.store(true, Ordering::Relaxed);
         Ok(())
     }
 
@@ -185,32 +194,25 @@ impl Recorder {
 
     /// Hands a request over to the writer.
     pub fn finish(&self, recorded: Box<Recorded>) {
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(writer) = &*writer else { return };
-        match writer.try_send(Message::Request(recorded)) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_)) => self.metrics.count(RecordResult::Dropped),
-            // It has ended meanwhile.
-            Err(TrySendError::Disconnected(_)) => {}
+        let sent =
+            self.writer.load().as_ref().is_some_and(|writer| writer.try_send(Message::Request(recorded)).is_ok());
+        if !sent {
+            self.metrics.count(RecordResult::Dropped);
         }
     }
 
     /// Lets the writer write what it has, and stop.
     fn end(&self) {
         self.active.store(false, Ordering::Relaxed);
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(sender) = &mut *writer {
-            // Without a receiver: later requests find nobody.
-            *sender = mpsc::sync_channel(0).0;
-        }
+        self.writer.store(None);
     }
 
     /// At the end of the process: waits until everything handed over is written, at most for `timeout`. Blocks its thread.
     pub fn flush(&self, timeout: Duration) -> bool {
         let (sender, done) = mpsc::sync_channel(0);
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let writer = self.writer.load_full();
         match writer.map(|writer| writer.try_send(Message::Flush(sender))) {
-            Some(Ok(())) => done.recv_timeout(timeout) == Err(mpsc::RecvTimeoutError::Disconnected),
+            Some(Ok(())) => done.recv_timeout(timeout) == Err(RecvTimeoutError::Disconnected),
             Some(Err(TrySendError::Full(_))) => false,
             _ => true,
         }
@@ -232,8 +234,9 @@ struct Writing {
 }
 
 impl Writing {
-    /// Writes until nobody sends any more, the file is full or cannot be written; gives the number of requests.
-    fn run(&self, messages: &Receiver<Message>, mut output: Output) -> u64 {
+    /// Writes until nobody sends any more, its time is over, the file is full or cannot be written; gives the number of
+    /// requests.
+    fn run(&self, messages: &Receiver<Message>, mut output: Output, ends: std::time::Instant) -> u64 {
         loop {
             let message = match messages.try_recv() {
                 Ok(message) => Ok(message),
@@ -242,7 +245,7 @@ impl Writing {
                         tracing::error!(%error, "the recording cannot be written");
                         return output.recorded;
                     }
-                    messages.recv().map_err(drop)
+                    messages.recv_timeout(ends.saturating_duration_since(std::time::Instant::now())).map_err(drop)
                 }
                 Err(TryRecvError::Disconnected) => Err(()),
             };
@@ -274,6 +277,7 @@ impl Writing {
         let line = recording::line(&record);
         if line.len() as u64 > output.left {
             tracing::warn!("the recording has reached max_size");
+            self.metrics.count(RecordResult::Dropped);
             let _ = output.file.flush();
             return false;
         }

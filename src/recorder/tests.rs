@@ -66,6 +66,18 @@ impl Fixture {
         recording::parse(&std::fs::read_to_string(&self.file).unwrap()).unwrap()
     }
 
+    fn ended(&self) {
+        self.ended_but_for(0);
+    }
+
+    fn ended_but_for(&self, others: i64) {
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        while self.metrics.active.get() != others {
+            assert!(std::time::Instant::now() < deadline, "the writer does not end");
+            std::thread::yield_now();
+        }
+    }
+
     fn count(&self, result: RecordResult) -> u64 {
         self.metrics.counted(result)
     }
@@ -175,11 +187,73 @@ async fn a_recording_ends_by_itself() {
 
     assert!(!fixture.request("GET /after HTTP/1.1\n", b""));
     assert!(!fixture.request("GET /after HTTP/1.1\n", b""));
-    let deadline = std::time::Instant::now() + Duration::from_secs(20);
-    while fixture.metrics.active.get() != 0 {
-        assert!(std::time::Instant::now() < deadline, "the writer does not end");
-        std::thread::yield_now();
-    }
+    fixture.ended();
     let text = std::fs::read_to_string(&fixture.file).unwrap();
     assert_eq!(recording::parse(&text).unwrap().len(), 1);
+}
+
+#[test]
+fn a_recording_ends_at_its_time_though_nobody_asks_for_anything() {
+    let fixture = fixture(|settings| settings.end_after = Duration::from_millis(50));
+    fixture.recorder.begin();
+
+    fixture.ended();
+    fixture.recorder.begin();
+
+    assert!(fixture.recorder.is(&fixture.recorder.settings), "a reload does not begin it anew");
+    assert_eq!(fixture.metrics.active.get(), 0);
+}
+
+#[test]
+fn what_ends_after_the_recording_is_counted_as_dropped() {
+    let fixture = fixture(|_| {});
+    fixture.recorder.begin();
+    let late = fixture.recorder.record("api", "id", &RequestHead::default(), Instant::now()).unwrap();
+
+    fixture.recorder.end();
+    fixture.recorder.finish(late);
+
+    assert_eq!(fixture.count(RecordResult::Dropped), 1);
+}
+
+#[test]
+fn every_request_is_counted_once_whatever_ends_the_recording() {
+    let fixture = fixture(|settings| settings.max_file_bytes = 2000);
+    fixture.recorder.begin();
+
+    let chosen = (0..500).filter(|_| fixture.request("GET /users HTTP/1.1\n", b"")).count();
+
+    fixture.ended();
+    assert!(fixture.count(RecordResult::Written) > 0);
+    assert_eq!(fixture.count(RecordResult::Written) + fixture.count(RecordResult::Dropped), chosen as u64);
+}
+
+#[test]
+fn the_end_of_one_recording_does_not_hide_the_next() {
+    let first = fixture(|_| {});
+    first.recorder.begin();
+    let second = Recorder::new(
+        Arc::new(Settings { file: first.file.with_extension("next"), ..(*first.recorder.settings).clone() }),
+        first.metrics.clone(),
+    );
+
+    second.begin();
+    first.recorder.end();
+
+    first.ended_but_for(1);
+    assert!(second.record("api", "id", &RequestHead::default(), Instant::now()).is_some());
+}
+
+#[test]
+fn one_that_could_not_begin_is_not_taken_for_one_that_did() {
+    let fixture = fixture(|_| {});
+    std::fs::write(&fixture.file, "precious").unwrap();
+    fixture.recorder.begin();
+    assert!(!fixture.recorder.is(&fixture.recorder.settings));
+
+    std::fs::remove_file(&fixture.file).unwrap();
+    fixture.recorder.begin();
+
+    assert!(fixture.request("GET / HTTP/1.1\n", b""));
+    assert_eq!(fixture.records().len(), 1);
 }

@@ -299,7 +299,7 @@ metrics! {
         "1 while requests are recorded to a file.",
         "0 unless somebody wants it so; it ends by itself.";
     RECORDED = "forebay_recorded_requests_total", Counter, None, ["result"],
-        "Requests chosen for the recording: written, dropped (too many waited for the writer), left_out (the body was too large, broke off, or could not be looked into for secrets), or failed (the file could not be written).",
+        "Requests chosen for the recording: written, dropped (too many waited for the writer, or the recording ended before the request), left_out (the body was too large, broke off, or could not be looked into for secrets), or failed (the file could not be written).",
         "Mostly written; left_out asks for a larger max_body or for opaque_bodies.";
 
     CONNECTIONS_OPEN = "forebay_connections_open", Gauge, None, ["listener"],

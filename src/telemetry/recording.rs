@@ -9,7 +9,7 @@ use super::scalars::Scalars;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecordResult {
     Written,
-    /// Too many waited for the writer.
+    /// Too many waited for the writer, or the recording had ended before they did.
     Dropped,
     /// Its body was larger than allowed, broke off, or could not be looked into for secrets.
     LeftOut,
@@ -33,7 +33,7 @@ impl RecordResult {
 /// Handles of the recording of a process.
 #[derive(Debug)]
 pub struct RecordMetrics {
-    /// 1 while requests are recorded.
+    /// Recordings that are written: one, but while the next has begun and the last ends.
     pub active: IntGauge,
     results: [IntCounter; RecordResult::ALL.len()],
 }

@@ -95,6 +95,40 @@ async fn the_last_requests_before_the_end_are_in_the_file() {
 }
 
 #[tokio::test]
+async fn a_file_in_the_way_is_moved_away_and_a_reload_begins_the_recording() {
+    let server = Server::start().await;
+    let recorded = Recorded::start(&server, "").await;
+    let (forebay, file) = (&recorded.forebay, recorded.file());
+    let is_recording = async || forebay.scrape().await.get("forebay_recording", &[]);
+    let reload = async |change: bool| {
+        let text = std::fs::read_to_string(forebay.config_path()).unwrap();
+        let result = if change { "success" } else { "unchanged" };
+        if change {
+            std::fs::write(forebay.config_path(), text.replace("[record]\n", "[record]\nmax_body = \"1KiB\"\n"))
+                .unwrap();
+        } else {
+            forebay.signal(Signal::HUP);
+        }
+        let reloads = [("result", result)];
+        eventually(&format!("the reload is {result}"), async || {
+            (forebay.scrape().await.sum("forebay_config_reloads_total", &reloads) >= 1.0).then_some(())
+        })
+        .await;
+    };
+    http::get(forebay.address(), "/fixed").await.unwrap();
+    recorded.lines(1).await;
+
+    reload(true).await;
+    eventually("the first recording has ended", async || (is_recording().await == Some(0.0)).then_some(())).await;
+    std::fs::rename(&file, file.with_extension("first")).unwrap();
+    reload(false).await;
+
+    eventually("the second records", async || (is_recording().await == Some(1.0)).then_some(())).await;
+    http::get(forebay.address(), "/fixed").await.unwrap();
+    recorded.lines(1).await;
+}
+
+#[tokio::test]
 async fn a_disk_that_is_full_ends_the_recording_and_not_the_service() {
     let server = Server::start().await;
     let forebay = Forebay::start(&format!(
