@@ -85,8 +85,8 @@ impl Latency {
     /// between the parts of a mix.
     pub fn quantile(&self, part: f64) -> Duration {
         let nanos = match self {
-            Self::Fixed(latency) => return *latency,
-            Self::Uniform { min, max } => return *min + (*max - *min).mul_f64(part),
+            Self::Fixed(latency) => return (*latency).min(LONGEST),
+            Self::Uniform { min, max } => return (*min + (*max - *min).mul_f64(part)).min(LONGEST),
             Self::Normal { mean, sd, min } => truncated_normal(nanos(*mean), nanos(*sd), nanos(*min), part),
             Self::Lognormal { median, p99 } => {
                 let sigma = (nanos(*p99) / nanos(*median)).ln() / normal::quantile(0.99);

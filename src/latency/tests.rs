@@ -40,6 +40,13 @@ fn uniform() {
 }
 
 #[test]
+fn no_latency_is_longer_than_the_longest() {
+    for latency in [Latency::Fixed(Duration::MAX), Latency::Uniform { min: MS, max: Duration::MAX }] {
+        assert_eq!(latency.quantile(0.9), LONGEST, "{latency:?}");
+    }
+}
+
+#[test]
 fn normal_above_its_minimum() {
     let below = normal::probability_below(-1.0);
 

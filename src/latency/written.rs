@@ -73,7 +73,12 @@ fn mistake(file: &Path, problem: impl fmt::Display) -> FileMistake {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[serde(
+    rename_all = "snake_case",
+    deny_unknown_fields,
+    expecting = "a table of its parameters, as in { uniform = { min = \"1ms\", max = \"5ms\" } } or \
+                 { empirical = { file = \"latencies.txt\" } }"
+)]
 enum Distribution {
     #[serde(deserialize_with = "duration")]
     Fixed(Duration),

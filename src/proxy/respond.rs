@@ -106,6 +106,10 @@ pub fn begin<'s, 'b>(
     if matches!(head.status, 204 | 304) {
         return Ok((client.begin(head, ResponseBody::None)?, b""));
     }
+    if head.status == 205 {
+        // It has an end to be told, and no content (RFC 9110 §15.3.6).
+        return Ok((client.begin(head, ResponseBody::Length(0))?, b""));
+    }
     if request.is_some_and(|request| request.method == Method::Head) {
         head.fields.set_known(Known::ContentLength, itoa::Buffer::new().format(body.len()).as_bytes());
         return Ok((client.begin(head, ResponseBody::None)?, b""));

@@ -76,7 +76,8 @@ impl Fault {
 
     fn check(&self, cx: &mut Decoder<'_>, spot: &Spot<Fault>) {
         let resets = self.reset.copied() == Some(true);
-        if !resets && [self.delay.is_written(), self.abort.is_written(), self.bandwidth.is_written()] == [false; 3] {
+        let holds_back = self.bandwidth.copied().is_some_and(|rate| rate.0 > 0);
+        if !resets && [self.delay.is_written(), self.abort.is_written(), holds_back] == [false; 3] {
             let problem = Problem::error(Code::MissingKey, spot.span.clone(), "this fault does nothing");
             cx.report(problem.help("add `delay`, `abort`, `reset = true` or `bandwidth`"));
         }

@@ -103,6 +103,29 @@ async fn aborted_and_reset_requests_never_reach_the_upstream() {
 }
 
 #[tokio::test]
+async fn an_abort_whose_status_has_no_content_has_none() {
+    let server = Server::start().await;
+    for status in [204, 205, 304] {
+        let forebay = forebay(&server, &format!("fault = {{ abort = {status} }}")).await;
+        let aborted = http::get(forebay.address(), "/").await.unwrap();
+        assert_eq!((aborted.status, aborted.body.len()), (status, 0), "{aborted:?}");
+        let length = aborted.header("content-length").map(str::to_owned);
+        assert_eq!(length.as_deref(), (status == 205).then_some("0"));
+    }
+}
+
+#[tokio::test]
+async fn a_delay_of_ages_is_a_delay_like_any_other() {
+    let server = Server::start().await;
+    let forebay = forebay(&server, "fault = { delay = \"18446744073709551615s\" }").await;
+
+    let answer = http::get(forebay.address(), "/").await.unwrap();
+
+    assert_eq!((answer.status, answer.reason()), (504, Some("first_byte_timeout")), "{answer:?}");
+    assert_eq!(at_rest(&forebay).await.sum("forebay_panics_total", &[]), 0.0);
+}
+
+#[tokio::test]
 async fn bandwidth_holds_back_answers_of_an_upstream_and_of_our_own() {
     let server = Server::start().await;
     let forebay = forebay(&server, "fault = { bandwidth = \"40KiB/s\" }").await;
