@@ -209,6 +209,8 @@ fn is_plain(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn names() -> Names {
@@ -284,5 +286,40 @@ mod tests {
             format!("a=?{}", text.replace('%', "%25").replace('?', "%3F").replace('=', "%3D"))
         });
         assert!(!names().target(&format!("/?{deep}")).contains("=x"));
+    }
+
+    proptest! {
+        /// Wherever it is put, and whatever stands around it.
+        #[test]
+        fn a_secret_does_not_come_through(around in "[ -~]{0,12}", path in proptest::collection::vec(0..4_u8, 0..5)) {
+            let mut json = serde_json::json!({ "password": "hunter2", "around": around.clone() });
+            for step in path {
+                json = match step {
+                    0 => serde_json::json!({ around.clone(): json }),
+                    1 => serde_json::json!([1, json, around.clone()]),
+                    2 => serde_json::json!({ "a": json.to_string() }),
+                    _ => serde_json::json!({ "url": format!("/?{}={}", percent(&around), percent(&json.to_string())) }),
+                };
+            }
+            let json = json.to_string();
+            for content_type in ["application/json", "application/x-www-form-urlencoded", "a/b+json"] {
+                let shown = body(content_type, &json).expect("it can be looked into");
+                prop_assert!(!shown.contains("hunter2"), "{}", shown);
+                prop_assert!(serde_json::from_str::<serde_json::Value>(&shown).is_ok(), "{}", shown);
+            }
+            let target = format!("/a?{}&b={}", percent(&json), percent(&json));
+            prop_assert!(!names().target(&target).contains("hunter2"));
+            prop_assert!(!names().field("x-any", &json).contains("hunter2"));
+        }
+
+        #[test]
+        fn nothing_is_a_panic(text in "\\PC{0,40}") {
+            let _ = (names().target(&text), names().field("a", &text));
+            let _ = (body("application/json", &text), body("application/x-www-form-urlencoded", &text));
+        }
+    }
+
+    fn percent(text: &str) -> String {
+        text.bytes().map(|byte| format!("%{byte:02X}")).collect()
     }
 }
