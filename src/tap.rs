@@ -18,6 +18,12 @@ impl Budget {
         Arc::new(Self { left: AtomicUsize::new(bytes) })
     }
 
+    /// So much of it, if it is there.
+    pub fn share(self: &Arc<Self>, bytes: usize) -> Option<Share> {
+        let mut share = Share { budget: self.clone(), bytes: 0 };
+        share.grow(bytes).then_some(share)
+    }
+
     fn take(&self, bytes: usize) -> bool {
         let take = |left: usize| left.checked_sub(bytes);
         self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
@@ -26,9 +32,20 @@ impl Budget {
 
 /// Part of a budget, given back when it is dropped.
 #[derive(Debug)]
-struct Share {
+pub struct Share {
     budget: Arc<Budget>,
     bytes: usize,
+}
+
+impl Share {
+    /// Takes so much more, if it is there.
+    pub fn grow(&mut self, bytes: usize) -> bool {
+        let is_there = self.budget.take(bytes);
+        if is_there {
+            self.bytes += bytes;
+        }
+        is_there
+    }
 }
 
 impl Drop for Share {
@@ -82,8 +99,7 @@ impl Tap {
         let mut state = self.lock();
         let State { bytes, share, waiting, .. } = &mut *state;
         let Some(held) = share else { return };
-        if bytes.len() + data.len() <= self.most && held.budget.take(data.len()) {
-            held.bytes += data.len();
+        if bytes.len() + data.len() <= self.most && held.grow(data.len()) {
             bytes.extend_from_slice(data);
         } else {
             *bytes = Vec::new();

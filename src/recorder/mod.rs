@@ -21,16 +21,16 @@ use tokio::time::Instant;
 
 use crate::chance;
 use crate::config::model::Record as Settings;
-use crate::message::head::{Fields, RequestHead, ResponseHead};
+use crate::message::head::{Body, Fields, RequestHead, ResponseHead};
 use crate::replay::{Answer, Record, add_field, recording};
-use crate::tap::{Budget, Copied, Tap};
+use crate::tap::{Budget, Copied, Share, Tap};
 use crate::telemetry::{RecordMetrics, RecordResult};
 use crate::units::show_duration;
 pub use redact::Names;
 
 /// Requests that may wait for the writer.
 const MOST_WAITING: usize = 1024;
-/// Bytes of bodies that are held for requests in flight and for those that wait.
+/// Bytes of heads and bodies that are held for requests in flight and for those that wait.
 const MOST_BYTES: usize = 32 << 20;
 
 /// The recording of one configuration.
@@ -58,6 +58,8 @@ enum Message {
 #[derive(Debug)]
 pub struct Recorded {
     head: RequestHead,
+    /// Of the budget, for both heads.
+    heads: Share,
     started: Instant,
     body: Arc<Tap>,
     has_body: bool,
@@ -88,6 +90,7 @@ impl Recorded {
     /// failure.
     pub fn ended(&mut self, status: u16, duration: Duration, answer: Option<&ResponseHead>) {
         let answer = answer.filter(|_| self.answer.is_some()).cloned();
+        let answer = answer.filter(|answer| self.heads.grow(answer.fields.capacity_bytes()));
         self.ended = Some(Ended { status, duration, answer });
     }
 }
@@ -178,17 +181,20 @@ impl Recorder {
         if chance::unit(0, request_id, 0, 2) >= *sample {
             return None;
         }
+        let head = head.clone();
+        let Some(heads) = self.budget.share(head.fields.capacity_bytes()) else {
+            self.metrics.count(RecordResult::Dropped);
+            return None;
+        };
         let tap = || Arc::new(Tap::new(*max_body_bytes, &self.budget));
         Some(Box::new(Recorded {
-            head: head.clone(),
             started,
             body: tap(),
-            has_body: !matches!(
-                head.framing(),
-                crate::message::head::Body::None | crate::message::head::Body::Length(0)
-            ),
+            has_body: !matches!(head.framing(), Body::None | Body::Length(0)),
             answer: answers.then(tap),
             ended: None,
+            head,
+            heads,
         }))
     }
 

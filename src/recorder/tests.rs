@@ -257,3 +257,19 @@ fn one_that_could_not_begin_is_not_taken_for_one_that_did() {
     assert!(fixture.request("GET / HTTP/1.1\n", b""));
     assert_eq!(fixture.records().len(), 1);
 }
+
+#[test]
+fn large_heads_are_held_within_the_budget_as_well() {
+    let fixture = fixture(|_| {});
+    fixture.recorder.begin();
+    let mut head = RequestHead::default();
+    head.fields.push(b"x-large", &[b'a'; 1 << 20]);
+    let record = || fixture.recorder.record("api", "id", &head, Instant::now());
+
+    let held: Vec<_> = (0..100).filter_map(|_| record()).collect();
+
+    assert!((16..=32).contains(&held.len()), "{} of 1 MiB within 32 MiB", held.len());
+    assert_eq!(fixture.count(RecordResult::Dropped), 100 - held.len() as u64);
+    drop(held);
+    assert!(record().is_some());
+}
