@@ -212,3 +212,22 @@ async fn a_stream_ends_when_its_client_leaves() {
     served.stop.cancel();
     assert!(served.tasks.wait_idle(std::time::Duration::from_secs(10)).await, "the reader ends with the listener");
 }
+
+#[tokio::test]
+async fn requests_without_an_id_that_ended_together_have_rows_of_their_own() {
+    let bench = busy();
+    let mut record = record(&bench.admin.telemetry, "unread");
+    (record.request_id, record.method, record.target) = ("", "", "");
+    sample::take(&bench.admin);
+    let at = std::time::SystemTime::now();
+    (0..3).for_each(|_| bench.admin.telemetry.finish_at(&record, at));
+
+    let html = bench.get("/requests?route=unread&format=html").await.2;
+    let text = bench.get("/requests?route=unread").await.2;
+
+    let slowest = html.split("<tbody id=\"slowest\">").nth(1).and_then(|rest| rest.split("</tbody>").next()).unwrap();
+    let keys: Vec<&str> = slowest.split("data-key=\"").skip(1).map(|row| row.split('"').next().unwrap()).collect();
+    let different: std::collections::BTreeSet<&str> = keys.iter().copied().collect();
+    assert_eq!((keys.len(), different.len()), (3, 3), "{keys:?}");
+    assert!(text.contains("(unreadable)") && !text.contains("id \n"), "{text}");
+}

@@ -138,7 +138,21 @@ fn table(id: &'static str, title: String, requests: &[Request]) -> Table {
         column("Took", "From its first byte to the last of its answer.", Kind::Number),
         column("Where the time went", "Stages one after the other, then the sources of an aggregate.", Kind::Text),
     ];
-    Table { id, title, empty: "None.", columns, rows: requests.iter().map(Request::row).collect() }
+    let mut rows: Vec<Row> = requests.iter().map(Request::row).collect();
+    tell_apart(&mut rows);
+    Table { id, title, empty: "None.", columns, rows }
+}
+
+/// Requests that could not be read have no id, and clients that are trusted may give the same one twice.
+fn tell_apart(rows: &mut [Row]) {
+    let mut seen = BTreeMap::<String, usize>::new();
+    for row in rows {
+        let count = seen.entry(row.key.clone()).or_default();
+        *count += 1;
+        if *count > 1 {
+            row.key = format!("{} {count}", row.key);
+        }
+    }
 }
 
 impl Request {
@@ -167,13 +181,19 @@ impl Request {
     }
 
     fn row(&self) -> Row {
-        let id = format!("{} id {}", self.at.get(11..).unwrap_or_default(), self.request_id);
+        let time = self.at.get(11..).unwrap_or_default();
+        let id = match self.request_id.as_str() {
+            "" => time.to_owned(),
+            id => format!("{time} id {id}"),
+        };
         let via = self.upstream.as_ref().map(|upstream| {
             let reused = if self.reused { ", connection reused" } else { "" };
             let attempts = if self.attempts == 1 { "" } else { "s" };
             let endpoint = self.endpoint.as_ref().map_or_else(String::new, |endpoint| format!(" {endpoint}"));
             format!("{upstream}{endpoint}, {} attempt{attempts}{reused}", self.attempts)
         });
+        // Its head was no HTTP.
+        let unread = "(unreadable)".to_owned();
         let mut path = self.path.clone();
         if path.chars().count() > 60 {
             path = path.chars().take(59).chain(['…']).collect();
@@ -183,7 +203,7 @@ impl Request {
         let mut fall = Cell::text("").note(self.in_words());
         fall.drawing = draw::waterfall(&self.bars(), self.total_ms.0);
         let cells = vec![
-            Cell::text(format!("{} {path}", self.method)).note(id),
+            Cell::text(if self.method.is_empty() { unread } else { format!("{} {path}", self.method) }).note(id),
             Cell { link: Some(format!("/requests?route={}", self.route)), ..Cell::text(&self.route) }
                 .note(via.unwrap_or_default()),
             Cell::text(self.status.to_string()),
