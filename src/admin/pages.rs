@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::page::format::{Format, parameter};
 use super::page::table::unpainted;
-use super::page::views::{Name, Part};
+use super::page::views::{self, Name};
 use super::page::{self, assets, events};
 use super::problem::Problem;
 use super::{Admin, Body, guard};
@@ -153,7 +153,7 @@ async fn show(admin: &Arc<Admin>, name: Name, query: &str, format: Format) -> Re
         match format {
             Format::Html => (HTML, page::html::document(name, route.as_deref(), &view)),
             Format::Json => (JSON, format!("{:#}\n", view.json)),
-            Format::Text => (TEXT, text(&view.parts)),
+            Format::Text => (TEXT, views::text(&view.parts, &unpainted)),
         }
     });
     let (content_type, content) = made.await.map_err(|error| {
@@ -161,14 +161,6 @@ async fn show(admin: &Arc<Admin>, name: Name, query: &str, format: Format) -> Re
         FAILED
     })?;
     Ok(page(StatusCode::OK, content_type, content))
-}
-
-fn text(parts: &[Part]) -> String {
-    let text = |part: &Part| match part {
-        Part::Table(table) => table.text(&unpainted),
-        Part::Block { text, .. } => text.clone(),
-    };
-    parts.iter().map(text).filter(|text| !text.is_empty()).collect::<Vec<_>>().join("\n")
 }
 
 fn stream(admin: &Arc<Admin>, query: &str, closing: CancellationToken) -> Result<Response<Body>, Problem> {

@@ -14,6 +14,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 
 use super::TOKEN;
+use crate::admin::page::table::printable;
 use crate::admin::page::views::latency::Latency;
 use crate::admin::page::views::limits::Limits;
 use crate::admin::page::views::overview::Overview;
@@ -50,7 +51,10 @@ impl Question {
             StatusCode::NOT_FOUND => {
                 Err(self.failed("it has no such view: it is older than this program, or no Forebay"))
             }
-            other => Err(self.failed(format!("{other}: {}", String::from_utf8_lossy(&body).trim_end()))),
+            other => {
+                let body = printable(String::from_utf8_lossy(&body).trim_end());
+                Err(self.failed(format!("{other}: {body}")))
+            }
         }
     }
 

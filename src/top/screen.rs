@@ -3,7 +3,7 @@
 use std::io::{self, Stdout, Write};
 
 use crate::admin::page::table::Tone;
-use crate::admin::page::views::Part;
+use crate::admin::page::views::{self, Part};
 use crate::load::report::Look;
 
 /// Leaves the screen when dropped.
@@ -64,11 +64,7 @@ fn text(parts: &[Part], look: &Look) -> String {
         Tone::Warn => look.bold(text).into_owned(),
         Tone::Bad => look.bad(text).into_owned(),
     };
-    let text = |part: &Part| match part {
-        Part::Table(table) => table.text(&paint),
-        Part::Block { text, .. } => text.clone(),
-    };
-    parts.iter().map(text).filter(|text| !text.is_empty()).collect::<Vec<_>>().join("\n")
+    views::text(parts, &paint)
 }
 
 #[cfg(test)]
@@ -104,5 +100,20 @@ mod tests {
 
         assert!(coloured.contains("\x1b[1;31m3 !!\x1b[0m"), "{coloured:?}");
         assert!(!text(&parts(), &Look::PLAIN).contains('\x1b'));
+    }
+
+    #[test]
+    fn what_a_process_says_does_not_steer_the_terminal() {
+        let mut parts = parts();
+        let Part::Table(table) = &mut parts[1] else { panic!("a table") };
+        table.title = "T\u{9b}2J".into();
+        table.rows[0].cells[0] = Cell::text("a\x1b[2J\nb").note("c\u{202e}d");
+        parts[0] = Part::Block { id: "state", html: String::new(), text: "up\x1b]0;title\x07\nsecond\n".into() };
+
+        let shown = text(&parts, &Look::PLAIN);
+
+        assert!(!shown.contains(['\x1b', '\x07', '\u{9b}', '\u{202e}']), "{shown:?}");
+        assert!(shown.starts_with("up\u{fffd}]0;title\u{fffd}\nsecond\n"), "{shown:?}");
+        assert!(shown.contains("a\u{fffd}[2J\u{fffd}b"), "{shown:?}");
     }
 }

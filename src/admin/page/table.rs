@@ -88,7 +88,8 @@ impl Cell {
 
     fn plain(&self) -> String {
         let line = draw::blocks(&self.line, 20);
-        let parts = [self.text.as_str(), &line, self.tone.mark()];
+        let text = printable(&self.text);
+        let parts = [text.as_str(), &line, self.tone.mark()];
         parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
     }
 }
@@ -167,7 +168,7 @@ impl Table {
 
     /// Columns aligned; `paint` may colour what is not plain.
     pub fn text(&self, paint: &dyn Fn(Tone, &str) -> String) -> String {
-        let mut out = format!("{}\n", self.title);
+        let mut out = format!("{}\n", printable(&self.title));
         if self.rows.is_empty() {
             out.push_str(&format!("  {}\n", self.empty));
             return out;
@@ -193,11 +194,19 @@ impl Table {
             let cells = plain.iter().zip(&row.cells).enumerate();
             out.push_str(&join(cells.map(|(index, (text, cell))| paint(cell.tone, &pad(text, index))).collect()));
             for note in row.cells.iter().map(|cell| &cell.note).filter(|note| !note.is_empty()) {
-                out.push_str(&format!("      {note}\n"));
+                out.push_str(&format!("      {}\n", printable(note)));
             }
         }
         out
     }
+}
+
+/// Without what would steer a terminal or turn the direction of writing.
+pub fn printable(text: &str) -> String {
+    let steers = |char: char| {
+        char.is_control() || matches!(char, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().map(|char| if steers(char) { '\u{fffd}' } else { char }).collect()
 }
 
 /// [`Table::text`] without colours.

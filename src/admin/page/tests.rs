@@ -231,3 +231,11 @@ async fn requests_without_an_id_that_ended_together_have_rows_of_their_own() {
     assert_eq!((keys.len(), different.len()), (3, 3), "{keys:?}");
     assert!(text.contains("(unreadable)") && !text.contains("id \n"), "{text}");
 }
+
+#[tokio::test]
+async fn no_control_character_of_the_query_comes_back_in_text() {
+    let text = busy().get("/requests?route=%1b%5b31m%c2%9b%e2%80%ae").await.2;
+
+    assert!(text.contains("\u{fffd}[31m\u{fffd}\u{fffd}"), "{text:?}");
+    assert!(text.chars().all(|char| char == '\n' || !(char.is_control() || char == '\u{202e}')), "{text:?}");
+}

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Now;
-use super::table::Table;
+use super::table::{Table, Tone, printable};
 use crate::load::report::format;
 
 /// Which view.
@@ -80,6 +80,15 @@ pub fn make(name: Name, route: Option<&str>, now: &Now<'_>) -> View {
     let mut all = vec![state.part()];
     all.extend(parts);
     View { json, parts: all }
+}
+
+/// For a terminal; `paint` may colour what is not plain. Nothing that a value holds steers the terminal.
+pub fn text(parts: &[Part], paint: &dyn Fn(Tone, &str) -> String) -> String {
+    let text = |part: &Part| match part {
+        Part::Table(table) => table.text(paint),
+        Part::Block { text, .. } => text.split('\n').map(printable).collect::<Vec<_>>().join("\n"),
+    };
+    parts.iter().map(text).filter(|text| !text.is_empty()).collect::<Vec<_>>().join("\n")
 }
 
 fn both<V: Serialize>(view: &V, parts: impl Fn(&V) -> Vec<Part>) -> (Value, Vec<Part>) {
