@@ -146,9 +146,11 @@ async fn root(admin: &Arc<Admin>, query: &str, headers: &HeaderMap) -> Result<Re
 async fn show(admin: &Arc<Admin>, name: Name, query: &str, format: Format) -> Result<Response<Body>, Problem> {
     const FAILED: Problem = Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "this view cannot be made: see the log");
 
-    let _place = admin.scrapes.try_acquire().map_err(|_| BUSY)?;
+    let place = Arc::clone(&admin.scrapes).try_acquire_owned().map_err(|_| BUSY)?;
     let (maker, route) = (Arc::clone(admin), parameter(query, "route"));
     let made = tokio::task::spawn_blocking(move || {
+        // Held until the view is made, also when the client has left and nobody waits for it.
+        let _place = place;
         let view = page::view(&maker, name, route.as_deref());
         match format {
             Format::Html => (HTML, page::html::document(name, route.as_deref(), &view)),

@@ -5,6 +5,7 @@ use std::io::Write;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use futures_util::FutureExt;
 use http::StatusCode;
 use http_body_util::BodyExt;
 use serde_json::Value;
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::views::Name;
 use super::{MAX_STREAMS, assets, sample};
+use crate::admin::MAX_SCRAPES;
 use crate::admin::tests::{Bench, bench, serve};
 use crate::telemetry::Reason;
 use crate::telemetry::test_support::record;
@@ -238,4 +240,21 @@ async fn no_control_character_of_the_query_comes_back_in_text() {
 
     assert!(text.contains("\u{fffd}[31m\u{fffd}\u{fffd}"), "{text:?}");
     assert!(text.chars().all(|char| char == '\n' || !(char.is_control() || char == '\u{202e}')), "{text:?}");
+}
+
+#[tokio::test]
+async fn a_view_that_nobody_waits_for_counts_until_it_is_made() {
+    let bench = busy();
+    let held = bench.admin.page.history();
+    let mut asked = Box::pin(bench.get("/overview"));
+    assert!((&mut asked).now_or_never().is_none(), "it waits for the numbers");
+
+    drop(asked);
+
+    let places = bench.admin.scrapes.available_permits();
+    drop(held);
+    assert_eq!(places, MAX_SCRAPES - 1);
+    let all = bench.admin.scrapes.acquire_many(MAX_SCRAPES as u32);
+    let all = tokio::time::timeout(std::time::Duration::from_secs(10), all).await;
+    drop(all.expect("its place is given back").unwrap());
 }
