@@ -258,3 +258,15 @@ async fn a_view_that_nobody_waits_for_counts_until_it_is_made() {
     let all = tokio::time::timeout(std::time::Duration::from_secs(10), all).await;
     drop(all.expect("its place is given back").unwrap());
 }
+
+#[tokio::test]
+async fn a_route_that_there_is_not_is_said() {
+    let bench = busy();
+    for view in ["latency", "requests"] {
+        let unknown = bench.get(&format!("/{view}?route=slwo")).await.2;
+        let known = bench.get(&format!("/{view}?route=slow")).await.2;
+
+        assert!(unknown.contains("! No route is named slwo: /overview lists them."), "{unknown}");
+        assert!(!known.contains("No route is named"), "{known}");
+    }
+}

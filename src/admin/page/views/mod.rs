@@ -68,7 +68,10 @@ pub enum Part {
 
 /// Makes the view of this name; of one route where it has a choice.
 pub fn make(name: Name, route: Option<&str>, now: &Now<'_>) -> View {
-    let state = state::State::of(now);
+    let mut state = state::State::of(now);
+    if let (Name::Latency | Name::Requests, Some(route)) = (name, route) {
+        state.notices.extend(state::unknown_route(now, route));
+    }
     let (mut json, parts) = match name {
         Name::Overview => both(&overview::Overview::of(now), overview::Overview::parts),
         Name::Latency => both(&latency::Latency::of(now, route), latency::Latency::parts),

@@ -54,6 +54,13 @@ impl State {
     }
 }
 
+/// A name that was mistyped, or that a reload has removed.
+pub fn unknown_route(now: &Now<'_>, route: &str) -> Option<Notice> {
+    let known = now.history.newest()?.routes.iter().any(|(name, _)| name == route);
+    let text = format!("No route is named {route}: /overview lists them.");
+    (!known).then(|| Notice { level: "warn".to_owned(), text })
+}
+
 /// The most urgent first. Faults on purpose and load tests are here as well, since they explain everything else on the page.
 fn notices(now: &Now<'_>) -> Vec<Notice> {
     let notice = |level: &str, text: String| Notice { level: level.to_owned(), text };
