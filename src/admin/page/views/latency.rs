@@ -65,7 +65,8 @@ impl Latency {
         let routes: Vec<Quantiles> = last(all, UNMATCHED).map(|(name, _)| quantiles(now, config, name)).collect();
         let shown = match wanted {
             Some(wanted) => routes.iter().find(|route| route.route == wanted),
-            None => routes.iter().max_by_key(|route| route.ended),
+            // Of those that had equally many, the first.
+            None => routes.iter().rev().max_by_key(|route| kept(now, &route.route)),
         };
         let heat = shown.map(|shown| {
             let ring = now.history.routes.get(&shown.route);
@@ -148,6 +149,12 @@ impl Quantiles {
         ];
         Row { key: self.route.clone(), cells }
     }
+}
+
+/// Requests that its heat map would show.
+fn kept(now: &Now<'_>, route: &str) -> u64 {
+    let ring = now.history.routes.get(route);
+    ring.into_iter().flat_map(|ring| ring.last(KEEP)).map(|second| u64::from(second.ended)).sum()
 }
 
 fn quantiles(now: &Now<'_>, config: &Config, name: &str) -> Quantiles {
