@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::telemetry::Latencies;
 use crate::telemetry::reading::{Ends, Reading};
 
-/// Seconds that are kept: 32 bytes each, and 16 for each of the latency buckets that were hit in it.
+/// Seconds that are kept: 48 bytes each, and 16 for each of the latency buckets that were hit in it.
 pub const KEEP: usize = 300;
 /// Over which rates are taken: shorter ones jump, longer ones lag.
 pub const RATE_SECONDS: usize = 10;
@@ -27,7 +27,7 @@ pub struct Ring<T> {
 
 impl<T> Ring<T> {
     pub fn new(keep: usize) -> Self {
-        Self { values: VecDeque::new(), keep }
+        Self { values: VecDeque::with_capacity(keep), keep }
     }
 
     /// The oldest makes room.
@@ -198,6 +198,15 @@ mod tests {
 
         (3..=12).for_each(|seconds| second(&mut history, seconds, 0));
         assert_eq!(history.load_tests().count(), 0);
+    }
+
+    #[test]
+    fn a_ring_takes_no_more_memory_than_it_keeps() {
+        let mut ring = Ring::new(KEEP);
+        (0..2 * KEEP).for_each(|value| ring.push(value));
+
+        assert_eq!(ring.values.capacity(), KEEP);
+        assert_eq!(size_of::<Second>(), 48, "docs/page.md says what a route costs");
     }
 
     fn at(start: Instant, seconds: u64) -> Instant {
