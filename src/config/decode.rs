@@ -345,14 +345,17 @@ impl Open<'_> {
 
     /// A misspelt secret is a secret all the same.
     fn hide_if_secret(&self, cx: &mut Decoder<'_>, entry: &Entry) {
-        let may_be_secret = self.table.keys.iter().any(|key| key.name == "token")
-            || ["token", "secret", "password", "auth", "key"]
-                .iter()
-                .any(|word| entry.key.to_lowercase().contains(word));
+        let may_be_secret = self.table.keys.iter().any(|key| key.name == "token") || names_secret(&entry.key);
         if may_be_secret && !matches!(entry.value.kind, Kind::Table(_)) {
             cx.source.hide(entry.value.span.clone());
         }
     }
+}
+
+/// Whether a key is called as secrets are.
+pub(super) fn names_secret(key: &str) -> bool {
+    let key = key.to_lowercase();
+    ["token", "secret", "password", "auth", "key"].iter().any(|word| key.contains(word))
 }
 
 /// "in [route.slow]", "in [upstream.users] timeouts" or "at the top of the file".

@@ -5,6 +5,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
+use super::decode::names_secret;
 use super::diagnostic::{Code, Problem};
 use super::source::{Source, Span};
 
@@ -126,7 +127,8 @@ fn problem(text: &str, span: Span, message: &str, repeats: Option<&Repeats>) -> 
         }
         if is_bare(value) {
             let at = line.end_of_key(text)..line.end_of_value(text, value);
-            let help = format!("put text, durations and sizes in quotes: {key} = \"{value}\"");
+            let shown = if names_secret(key) { "..." } else { value };
+            let help = format!("put text, durations and sizes in quotes: {key} = \"{shown}\"");
             return (0, error(at, "this value needs quotes").help(help));
         }
     }
@@ -272,6 +274,15 @@ mod tests {
             let (found, _, at) = first(text);
             assert_eq!((found.as_str(), at.as_str()), (message, marked), "{text}");
         }
+    }
+
+    #[test]
+    fn a_secret_without_quotes_is_not_repeated() {
+        let (_, help, _) = first("token = hunter2\n");
+        assert_eq!(help.as_deref(), Some("put text, durations and sizes in quotes: token = \"...\""));
+
+        let (_, help, _) = first("deadline = 3s\n");
+        assert_eq!(help.as_deref(), Some("put text, durations and sizes in quotes: deadline = \"3s\""));
     }
 
     #[test]
