@@ -86,7 +86,8 @@ fn write_files(folder: &Path, files: Vec<(String, String)>) -> Exit {
     for (name, content) in files {
         let path = folder.join(name);
         if let Err(error) = std::fs::write(&path, content) {
-            return fail(Exit::Failed, &format!("writing {}: {error}", path.display()));
+            let hint = if folder.is_dir() { "" } else { "; make the folder first" };
+            return fail(Exit::Failed, &format!("writing {}: {error}{hint}", path.display()));
         }
         say(&format!("{}\n", path.display()));
     }

@@ -175,6 +175,7 @@ fn dashboards_are_written_where_asked() {
     let refused = folder.forebay("dashboards --out nowhere");
     assert_eq!(code(&refused), 1);
     assert!(stderr(&refused).contains("writing nowhere/overview.json"), "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("make the folder first"), "{}", stderr(&refused));
 }
 
 #[test]
