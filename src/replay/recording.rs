@@ -8,7 +8,7 @@
 //! ```
 //!
 //! (each request on one line). `answer` came with version 2, of which all else is version 1; `"body_cut":true` in it says
-//! that only the beginning of the body was kept. Whoever records as requests end writes [`head`] once and [`line`] for
+//! that only the beginning of the body was kept. Whoever records as requests end writes [`head`] once and [`line()`] for
 //! each.
 //!
 //! `at_ns` counts from anywhere, since only differences matter. A reader is strict: a field that it does not know may

@@ -18,7 +18,7 @@ pub struct Overview {
     pub window_seconds: usize,
     pub routes: Vec<Line>,
     pub upstreams: Vec<Line>,
-    /// What is done on purpose, where [faults] are enabled.
+    /// What is done on purpose, where `[faults]` are enabled.
     pub faults: Vec<Faults>,
 }
 
