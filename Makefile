@@ -3,14 +3,14 @@
 #   make run      the demo: simulated slow services with Forebay in front of them; Ctrl-C ends it
 #   make check    formatting, lints, generated files, licences: what to run before a commit
 #   make test     `check` and every test, against real services; what the build server runs
-#   make bench    CPU and latency beside nginx and HAProxy, see benches/run.py; bench-quick, -aggregate, -truth, -rate, -gate
+#   make bench    CPU and latency beside nginx and HAProxy, see benches/run.py; bench-quick, -aggregate, -truth, -rate, -scrape, -gate
 #   make fuzz     each fuzz target for a minute: FUZZ_SECONDS=600 make fuzz for longer
 #   make bless    writes the generated files and the golden messages anew; read the difference before committing it
 #   make package  what is shipped, in target/package: static binary, image folder, Debian package, SBOM; package-test tries them
 #   make docs     the documentation of the code, in target/doc
 #   make pictures the pictures of the built-in page in docs/, anew; look at them before committing
 .DEFAULT_GOAL := test
-.PHONY: run setup setup-build check generated test bless docs pictures fuzz bench bench-quick bench-aggregate bench-truth bench-rate \
+.PHONY: run setup setup-build check generated test bless docs pictures fuzz bench bench-quick bench-aggregate bench-truth bench-rate bench-scrape \
 	bench-gate bench-setup package package-test
 
 CARGO ?= cargo
@@ -94,6 +94,10 @@ bench-truth: bench-setup
 # The highest rate that forebay load, h2load and hey hold on one core, beside wrk, and how late releases are. Within 5 minutes.
 bench-rate: bench-setup
 	benches/run.py bench --quick --only rate --out target/bench-rate.md
+
+# What a scrape of 10,000 series costs, and what it does to the requests beside it. Within 3 minutes.
+bench-scrape: bench-setup
+	benches/run.py bench --only scrape --out target/bench-scrape.md
 
 # Instructions and allocations for a request against benches/baseline.json; after a wanted change: benches/run.py gate --update
 bench-gate: bench-setup

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """`make bench`, `make bench-gate`: Forebay, everything on, beside nginx, HAProxy, bare pingora and a byte forwarder;
 what an aggregate costs, beside hyper-util and Python; what load generators say about latencies that are known,
-and the rate that they hold on one core.
+and the rate that they hold on one core; what a scrape costs and does to the requests beside it.
 
     benches/run.py bench [--quick] [--targets nginx,forebay] [--only cpu,latency,memory,counts]
     benches/run.py gate [--update]
@@ -21,7 +21,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from harness import aggregate, counts, measure, rate, report, truth
+from harness import aggregate, counts, measure, rate, report, scrape, truth
 from harness.process import BenchError
 from harness.targets import BENCHES, PORTS, PROTOTYPES, REPOSITORY, STANDARD, Targets
 
@@ -29,7 +29,7 @@ from harness.targets import BENCHES, PORTS, PROTOTYPES, REPOSITORY, STANDARD, Ta
 GATED = {"forebay_aggregate": counts.AGGREGATE}
 BASELINE = BENCHES / "baseline.json"
 RESULTS = BENCHES / "results.md"
-PARTS = ["cpu", "latency", "memory", "counts", "aggregate", "truth", "rate"]
+PARTS = ["cpu", "latency", "memory", "counts", "aggregate", "truth", "rate", "scrape"]
 # HAProxy 2.6 does not start under valgrind.
 COUNTED = {"forebay", "nginx", "pingora_proxy", "pingora_core", "own_codec", "forward"}
 
@@ -70,7 +70,7 @@ def bench(arguments, targets):
     if "cpu" in parts and "nginx" not in names:
         raise BenchError("the CPU part needs nginx among the targets: it is the unit")
     proxies = [name for name in names if name != "direct"]
-    for name in proxies if set(parts) - {"truth", "rate"} else ():
+    for name in proxies if set(parts) - {"truth", "rate", "scrape"} else ():
         targets.command(name)  # A missing binary is said at once, not after ten minutes.
     rounds, seconds = (3, 2) if arguments.quick else (8, 3)
     chapters = [describe_machine(rounds)]
@@ -103,6 +103,8 @@ def bench(arguments, targets):
         add(report.truth(truth.measured(targets, progress)))
     if "rate" in parts:
         add(report.rates(*rate.measured(targets, 3 if arguments.quick else 5, progress)))
+    if "scrape" in parts:
+        add(report.scrape(*scrape.measured(targets, 4 if arguments.quick else 8, progress)))
     arguments.out.write_text("\n".join(chapters))
     progress(f"written to {arguments.out}")
     return 0

@@ -3,7 +3,7 @@
 from .aggregate import DIRECT, FANOUTS, LOADS, PLAIN
 from .measure import FIXED_RATE, FIXED_RATE_CONNECTIONS
 from .targets import AGGREGATORS, LABELS
-from . import rate
+from . import rate, scrape as scrape_part
 from .truth import CONNECTIONS, QUANTILES, RATE, SECONDS
 
 KIB = 1024
@@ -133,6 +133,19 @@ def verdict(tool, of):
         return "void each time"
     within = "" if of.honest_rounds == of.rate.rounds else f", in {of.honest_rounds} of {of.rate.rounds} rounds"
     return spread(of.honest, 0) + within
+
+
+def scrape(series, times, p99s):
+    rows = [[name, spread(took, 1)] for name, took in times.items()]
+    late = [
+        [f"every {every} s" if every else "none", spread(p99, 0), spread(ratio, 2)] for every, (p99, ratio) in p99s.items()
+    ]
+    rounds = next(iter(p99s.values()))[0].rounds
+    return (
+        f"### A scrape of {series} series\n\n{table(['format', 'milliseconds'], rows)}\n\n"
+        f"p99 of requests at {scrape_part.RATE}/s meanwhile, scrapes (protobuf) on the same core; {rounds} rounds of "
+        f"{scrape_part.SECONDS} s:\n\n{table(['scrapes', 'p99 µs', 'to none in the same round'], late)}\n"
+    )
 
 
 def rates(held, lateness):
