@@ -151,7 +151,7 @@ async fn a_slow_connection_to_the_upstream_is_its_own() {
         (busy > 0.0).then_some(())
     })
     .await;
-    sleep(Duration::from_millis(100)).await;
+    eventually("the first try to connect was lost", async || connects_in_vain(address).then_some(())).await;
     let (first, _) = listener.accept().expect("the one that filled it");
     let answering = tokio::task::spawn_blocking(move || {
         let (mut stream, _) = listener.accept().expect("the sidecar's");
@@ -162,6 +162,16 @@ async fn a_slow_connection_to_the_upstream_is_its_own() {
     drop((filling, first, answering.await));
 
     assert_only(&ended, place(|all| all.upstream_connecting_ns), Duration::from_millis(900));
+}
+
+/// Whether somebody has sent a SYN to this address that was not answered: state 02 in proc_pid_net(5).
+fn connects_in_vain(address: SocketAddr) -> bool {
+    let sockets = std::fs::read_to_string("/proc/net/tcp").expect("Linux has it");
+    let port = format!(":{:04X}", address.port());
+    sockets.lines().any(|line| {
+        let fields: Vec<&str> = line.split_whitespace().take(4).collect();
+        matches!(fields[..], [_, _, remote, "02"] if remote.ends_with(&port))
+    })
 }
 
 /// The kernel takes the requests for it, and it looks at them half a second later.
