@@ -6,7 +6,7 @@
 /// A number in `[0, 1)` for one decision about the thing with this number. Each `stream` is a decision of its own, so
 /// that an added decision leaves the others as they were.
 pub fn unit(seed: u64, name: &str, number: u64, stream: u64) -> f64 {
-    let word = [fnv1a(name.as_bytes()), number, stream];
+    let word = [fnv1a(FNV_OFFSET, name.as_bytes()), number, stream];
     unit_interval(word.into_iter().fold(split_mix(seed), |state, part| split_mix(state ^ part)))
 }
 
@@ -31,9 +31,13 @@ fn split_mix(state: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// FNV-1a, 64 bits: stable over processes and versions, unlike the standard library's hasher.
-fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01B3))
+/// Where FNV-1a begins.
+pub const FNV_OFFSET: u64 = 0xCBF2_9CE4_8422_2325;
+
+/// FNV-1a, 64 bits (Fowler, Noll, Vo; draft-eastlake-fnv): short, and stable over processes and versions, unlike the
+/// standard library's hasher. Goes on from the hash of what came before, which is [`FNV_OFFSET`] at the beginning.
+pub fn fnv1a(before: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(before, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01B3))
 }
 
 /// The upper 53 bits as a number in `[0, 1)`, each of them equally likely.
@@ -49,7 +53,9 @@ mod tests {
     fn the_generator_gives_the_published_numbers() {
         // The first output of SplitMix64 for seed 0, as in the reference implementation (Vigna, splitmix64.c).
         assert_eq!(split_mix(0), 0xE220_A839_7B1D_CDAF);
-        assert_eq!(fnv1a(b"a"), 0xAF63_DC4C_8601_EC8C);
+        assert_eq!(fnv1a(FNV_OFFSET, b""), 0xCBF2_9CE4_8422_2325);
+        assert_eq!(fnv1a(FNV_OFFSET, b"a"), 0xAF63_DC4C_8601_EC8C);
+        assert_eq!(fnv1a(FNV_OFFSET, b"foobar"), 0x8594_4171_F739_67E8);
     }
 
     #[test]

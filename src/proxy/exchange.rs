@@ -3,12 +3,9 @@
 //! Everything that can go wrong becomes a `Failure`, and one function (`respond::send_failure`) answers it. Everything
 //! that is counted is put into the `Facts`, and one function (`Telemetry::finish`) writes them down.
 
-use std::future::{Future, poll_fn};
 use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -21,20 +18,21 @@ use super::listener::ConnectionInfo;
 use super::mirror::Mirrored;
 use super::paced::Paced;
 use super::prepare::RequestId;
-use super::relay::{AnswerLimits, AnswerStop, BodyLimits, Live, RequestEnd};
+use super::race::race;
+use super::relay::{AnswerLimits, BodyLimits, Live};
 use super::respond::{self, Failure};
 use super::timer::{LazyTimer, StageClock, until};
 use super::upgrade::{Switch, TunnelEnd};
 use super::workspace::Workspace;
 use super::{Proxy, attempt, prepare};
 use crate::config::model::aggregate::Aggregate;
-use crate::config::model::{ClientGone, Deadline, RouteAction};
+use crate::config::model::{Deadline, RouteAction};
 use crate::limits::{KeyLookup, Permits, Rejection, RequestKeys, TryAdmit, rate_fields};
 use crate::message::head::{Body, Known, Method, RequestHead, Version};
 use crate::message::{forwarded, ids, path};
 use crate::recorder::Recorded;
 use crate::routing::Found;
-use crate::telemetry::metrics::{DetachedMetrics, RouteMetrics, UpstreamMetrics};
+use crate::telemetry::metrics::{RouteMetrics, UpstreamMetrics};
 use crate::telemetry::{InFlightGuard, Protocol, Reason, RequestRecord, SourcesRecord, Timings};
 
 /// How `forebay load` names itself.
@@ -557,71 +555,6 @@ fn rejected(rejection: Rejection, with_fields: bool) -> Failure {
         rate_fields: rate_fields(standing).map(Box::new),
         ..rejection.reason.into()
     }
-}
-
-/// Waits for `work` while the client stays and the clock allows.
-pub async fn race<T>(
-    work: impl Future<Output = T>,
-    source: &mut Source<'_>,
-    live: &Live,
-    timer: &mut LazyTimer,
-) -> Result<T, Failure> {
-    let mut work = pin!(work);
-    poll_fn(|cx| {
-        if let Poll::Ready(done) = work.as_mut().poll(cx) {
-            return Poll::Ready(Ok(done));
-        }
-        if source.poll_gone(cx).is_ready() {
-            return Poll::Ready(Err(Reason::ClientGone.into()));
-        }
-        live.clock.poll_expired(cx, timer).map(|reason| Err(reason.into()))
-    })
-    .await
-}
-
-/// Polls both loops of one attempt and the clock until the answer is through or something ends it.
-pub async fn run_both<T>(
-    request: impl Future<Output = RequestEnd>,
-    answer: impl Future<Output = Result<T, AnswerStop>>,
-    live: &Live,
-    timer: &mut LazyTimer,
-    on_gone: ClientGone,
-    detached: &DetachedMetrics,
-) -> Result<T, Failure> {
-    let mut request = pin!(request);
-    let mut answer = pin!(answer);
-    let mut watching = true;
-    let mut alone = None;
-    let result = poll_fn(|cx| {
-        if watching && let Poll::Ready(end) = request.as_mut().poll(cx) {
-            watching = false;
-            match end {
-                // What the upstream works on may go on without the client, but only if it has the whole request.
-                RequestEnd::ClientGone
-                    if on_gone == ClientGone::Finish && live.request_sent.load(Ordering::Relaxed) =>
-                {
-                    live.client_gone.store(true, Ordering::Relaxed);
-                }
-                RequestEnd::ClientGone => return Poll::Ready(Err(Reason::ClientGone.into())),
-                RequestEnd::Refused(reason, detail) => return Poll::Ready(Err(Failure::refused(reason, detail))),
-            }
-        }
-        if live.client_gone.load(Ordering::Relaxed) {
-            alone.get_or_insert_with(|| detached.begin());
-        }
-        if let Poll::Ready(done) = answer.as_mut().poll(cx) {
-            return Poll::Ready(done.map_err(|stop| match stop {
-                AnswerStop::ClientGone => Reason::ClientGone.into(),
-                AnswerStop::Upstream(reason, detail) => Failure::detailed(reason, detail),
-            }));
-        }
-        live.clock.poll_expired(cx, timer).map(|reason| Err(reason.into()))
-    })
-    .await;
-    if let (Some(alone), Ok(_)) = (alone, &result) {
-        alone.finished();
-    }
-    result
 }
 
 pub fn body_limits(connection: &crate::config::model::Listener, max_bytes: u64, first_byte: Duration) -> BodyLimits {

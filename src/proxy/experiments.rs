@@ -3,10 +3,11 @@
 use tokio::time::Instant;
 
 use super::body::Source;
-use super::exchange::{Exchange, Facts, Matched, race};
+use super::exchange::{Exchange, Facts, Matched};
 use super::generation::{Generation, RouteRuntime};
 use super::mirror::{self, Mirrored};
 use super::prepare::RequestId;
+use super::race::race;
 use super::relay::Live;
 use super::respond::Failure;
 use crate::config::model::FaultEnd;

@@ -48,6 +48,8 @@ pub struct MirrorRuntime {
     /// Holds the in-flight limit of the upstream.
     pub admission: Admission,
     pub metrics: Arc<MirrorMetrics>,
+    /// What may differ.
+    mask: Arc<Mask>,
     in_flight: AtomicUsize,
     budget: Arc<Budget>,
     told: RateBound,
@@ -67,7 +69,9 @@ impl MirrorRuntime {
         metrics: Arc<MirrorMetrics>,
     ) -> Arc<Self> {
         let budget = Budget::new(config.max_bytes);
+        let mask = Arc::new(Mask::new(config.compare.iter().flatten().cloned()));
         Arc::new(Self {
+            mask,
             config,
             upstream,
             admission,
@@ -300,7 +304,7 @@ async fn compare(mirror: &MirrorRuntime, shared: &Shared, original: Answer, answ
     if original.coded || answer.coded {
         return Compared::Skipped;
     }
-    let mask = Mask::new(mirror.config.compare.iter().flatten().cloned());
+    let mask = mirror.mask.clone();
     let find = move || difference::of_bodies(&then.bytes, &now.bytes, &mask);
     let Ok(differences) = tokio::task::spawn_blocking(find).await else { return Compared::Skipped };
     let Some(first) = differences.first() else { return Compared::Same };

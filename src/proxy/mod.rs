@@ -25,6 +25,7 @@ mod mirror;
 mod paced;
 mod prepare;
 mod probe;
+mod race;
 mod relay;
 mod respond;
 mod sink;

@@ -25,6 +25,7 @@ use prometheus::IntCounter;
 use super::logging::RateBound;
 use super::scalars::Scalars;
 use super::{Reason, RequestRecord, access_line, catalogue};
+use crate::chance::{FNV_OFFSET, fnv1a};
 use crate::config::model::{self, LogOutput};
 use crate::monotonic::Monotonic;
 
@@ -397,8 +398,7 @@ fn sample_threshold(sample: f64) -> u64 {
 /// FNV-1a, then the finisher of SplitMix64, since FNV leaves the high bits of short inputs poorly mixed. Any instance
 /// with the same sample decides alike about one request id, so that its lines are found on all hops or on none.
 fn hash(text: &str) -> u64 {
-    let fnv = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-    let mut hash = text.bytes().fold(0xcbf2_9ce4_8422_2325, fnv);
+    let mut hash = fnv1a(FNV_OFFSET, text.as_bytes());
     hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     hash ^ (hash >> 31)

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::faults::FaultMetrics;
@@ -89,8 +90,8 @@ pub struct ClientLimit {
     pub overflows: u64,
 }
 
-/// What is done on purpose to the requests of a route.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What is done on purpose to the requests of a route; counts are since the start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Faults {
     pub route: String,
     /// Faults that have not ended.

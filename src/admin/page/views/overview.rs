@@ -8,7 +8,7 @@ use super::super::table::{Cell, Column, Kind, Row, Table, Tone};
 use super::{Millis, Part, or_dash};
 use crate::load::report::format;
 use crate::telemetry::UNMATCHED;
-use crate::telemetry::reading::{self, Ends, InFlightLimit};
+use crate::telemetry::reading::{Ends, Faults, InFlightLimit};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Overview {
@@ -20,21 +20,6 @@ pub struct Overview {
     pub upstreams: Vec<Line>,
     /// What is done on purpose, where `[faults]` are enabled.
     pub faults: Vec<Faults>,
-}
-
-/// Of a route; counts are since the start.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Faults {
-    pub route: String,
-    /// Faults that have not ended.
-    pub armed: usize,
-    /// Requests that meet one now.
-    pub active: i64,
-    pub delayed: u64,
-    pub aborted: u64,
-    pub reset: u64,
-    pub slowed: u64,
-    pub skipped: u64,
 }
 
 /// A route, or an upstream, whose attempts are counted.
@@ -118,7 +103,7 @@ impl Overview {
             window_seconds: WINDOW_SECONDS,
             routes: routes.collect(),
             upstreams: upstreams.collect(),
-            faults: reading.faults.iter().map(Faults::of).collect(),
+            faults: reading.faults.clone(),
         }
     }
 
@@ -204,13 +189,6 @@ impl Overview {
             columns,
             rows: self.upstreams.iter().map(row).collect(),
         }
-    }
-}
-
-impl Faults {
-    fn of(faults: &reading::Faults) -> Self {
-        let reading::Faults { route, armed, active, delayed, aborted, reset, slowed, skipped } = faults.clone();
-        Self { route, armed, active, delayed, aborted, reset, slowed, skipped }
     }
 }
 
