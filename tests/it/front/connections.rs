@@ -243,13 +243,13 @@ async fn without_file_descriptors_nothing_spins_and_service_comes_back_at_once()
         (errors().await >= 1.0).then_some(())
     })
     .await;
-    let (before, started) = (cpu_ticks(&forebay), Instant::now());
+    let (before, started) = (forebay.process.cpu_ticks(), Instant::now());
     eventually("accepting has failed for a while", async || {
         held.push(Connection::open(forebay.address()).await.unwrap());
         (errors().await >= 10.0 && started.elapsed() > Duration::from_secs(1)).then_some(())
     })
     .await;
-    let (used, elapsed) = (cpu_ticks(&forebay) - before, started.elapsed());
+    let (used, elapsed) = (forebay.process.cpu_ticks() - before, started.elapsed());
     // 100 ticks are a second. The scrapes themselves cost most of it.
     assert!((used as f64) < 100.0 * elapsed.as_secs_f64() * 0.5, "{used} ticks in {elapsed:?}");
 
@@ -269,12 +269,4 @@ fn leave_no_file_descriptor(forebay: &Forebay) {
     let beyond = used.max().map(|highest| highest + 1);
     let limit = rustix::process::Rlimit { current: beyond, maximum: beyond };
     rustix::process::prlimit(Some(process), rustix::process::Resource::Nofile, limit).expect("a limit can be lowered");
-}
-
-/// User and system time of the process, in clock ticks.
-fn cpu_ticks(forebay: &Forebay) -> u64 {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", forebay.process.id())).expect("it runs");
-    let (_, fields) = stat.rsplit_once(')').expect("a name in brackets");
-    let times = fields.split_whitespace().skip(11).take(2);
-    times.map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
 }

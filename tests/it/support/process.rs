@@ -69,6 +69,25 @@ impl Process {
         self.child.id()
     }
 
+    /// User and system time of all its threads together, in clock ticks (a hundredth of a second).
+    pub fn cpu_ticks(&self) -> u64 {
+        cpu_ticks(&format!("/proc/{}/stat", self.id()))
+    }
+
+    /// The same for each thread that is called `name` and is not the main one; by number, so the oldest comes first.
+    pub fn cpu_ticks_of_threads(&self, name: &str) -> Vec<u64> {
+        let tasks = format!("/proc/{}/task", self.id());
+        let listed = std::fs::read_dir(&tasks).expect("it runs");
+        let mut numbers: Vec<u32> = listed
+            .filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok())
+            .filter(|task| *task != self.id())
+            .collect();
+        numbers.sort_unstable();
+        let called =
+            |task: &u32| std::fs::read_to_string(format!("{tasks}/{task}/comm")).is_ok_and(|is| is.trim_end() == name);
+        numbers.iter().filter(|task| called(task)).map(|task| cpu_ticks(&format!("{tasks}/{task}/stat"))).collect()
+    }
+
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.child.id().try_into().expect("a process id")).expect("not zero");
         kill_process(pid, signal).expect("the process has not been waited for, so its id is still its own");
@@ -114,4 +133,11 @@ impl Drop for Process {
             eprintln!("--- stderr of {}:\n{}", self.name, self.stderr.all().join("\n"));
         }
     }
+}
+
+fn cpu_ticks(stat: &str) -> u64 {
+    let stat = std::fs::read_to_string(stat).expect("it runs");
+    let (_, fields) = stat.rsplit_once(')').expect("a name in brackets");
+    let times = fields.split_whitespace().skip(11).take(2);
+    times.map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
 }
