@@ -12,7 +12,7 @@ use crate::support::forebay::Forebay;
 use crate::support::http::{self, Response, quantile};
 use crate::support::postgres::Postgres;
 use crate::support::services::Service;
-use crate::support::{PATIENCE, eventually};
+use crate::support::{PATIENCE, SLACK, eventually};
 
 /// `count` requests at once, each on a connection of its own, and how long each took.
 async fn at_once(address: SocketAddr, target: &str, count: usize) -> Vec<(Response, Duration)> {
@@ -99,7 +99,7 @@ async fn the_deadline_bounds_each_clients_wait_for_a_synchronous_server() {
 
     assert!(!with_status(&answers, 200).is_empty());
     assert!(answers.iter().any(|(response, _)| response.status != 200), "5 s of work do not fit in 1.5 s");
-    assert!(answers.iter().all(|(_, took)| *took < PATIENCE / 2), "{answers:?}");
+    assert!(answers.iter().all(|(_, took)| *took < PATIENCE / 4), "{answers:?}");
     let late: Vec<_> = with_status(&answers, 504);
     assert!(late.iter().all(|(_, took)| *took >= Duration::from_millis(1390)), "{late:?}");
     forebay.idle().await;
@@ -128,7 +128,7 @@ async fn concurrent_requests_of_one_second_take_about_a_second_together() {
     .await;
 
     println!("requests of 1 s   one after another   at once through Forebay");
-    for count in [10, 100, 1000] {
+    for (count, bound) in [(10, 8), (100, 25), (1000, 29)] {
         let started = Instant::now();
         let answers = at_once(forebay.address(), "/one-second", count).await;
         let took = started.elapsed();
@@ -137,7 +137,7 @@ async fn concurrent_requests_of_one_second_take_about_a_second_together() {
         assert_eq!(with_status(&answers, 200).len(), count);
         assert!(took >= Duration::from_secs(1));
         // 1000 need a few seconds where the Python application, its clients and other builds share two cores.
-        assert!(took < Duration::from_secs(if count < 1000 { 5 } else { 15 }), "{count}: {took:?}");
+        assert!(took < Duration::from_secs(bound), "{count}: {took:?}");
     }
     let scrape = forebay.idle().await;
     assert_eq!(scrape.sum("forebay_requests_total", &[("route", "one_second"), ("reason", "ok")]), 1110.0);
@@ -187,7 +187,7 @@ async fn fast_requests_stay_fast_while_a_thousand_slow_ones_hang() {
     println!("p99 of the fast route: alone {alone:?}, beside 1000 hanging requests {beside:?}");
     // "Does not move" on a quiet machine; a dozen builds may make a millisecond many, but a request that had to
     // wait for a slow one would take minutes.
-    assert!(beside < alone * 10 + Duration::from_millis(500), "alone {alone:?}, beside {beside:?}");
+    assert!(beside < alone * 10 + SLACK, "alone {alone:?}, beside {beside:?}");
     drop(slow);
     let scrape = forebay.idle().await;
     assert_eq!(scrape.sum("forebay_requests_total", &[("route", "slow"), ("reason", "client_gone")]), 1000.0);

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
+use std::time::Duration;
 
 use forebay::rules::{self, Alert};
 
@@ -456,7 +457,7 @@ async fn promtool(version: Version, folder: &Path, arguments: &[&str]) -> String
     let mut run = command(version.promtool());
     run.args(arguments).current_dir(folder);
     let mut promtool = Process::start("promtool", run);
-    let status = promtool.ended().await;
+    let status = promtool.ended_within(Duration::from_secs(240)).await; // It counts through days, minute by minute.
     let mut said = String::new();
     for line in [promtool.stdout.all(), promtool.stderr.all()].concat() {
         writeln!(said, "{line}").expect("a string takes all");

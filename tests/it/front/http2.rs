@@ -11,10 +11,10 @@ use super::h2_client::{H2Client, request};
 use super::h2_upstream::H2Upstream;
 use super::recorder::{Recorder, values};
 use super::{listener, proxied};
-use crate::support::eventually;
 use crate::support::fault_upstream::{FaultUpstream, scripts};
 use crate::support::forebay::Forebay;
 use crate::support::http::Connection;
+use crate::support::{SLACK, eventually};
 
 fn over_http2(upstream: &H2Upstream) -> String {
     proxied(upstream.address).replace("endpoints", "protocol = \"http2\"\nendpoints")
@@ -170,7 +170,7 @@ async fn an_idle_connection_is_told_to_go_and_closed() {
     let send = client.send.clone();
     H2Client { send, connection: client.connection }.ended().await.expect("GOAWAY without an error");
 
-    assert!(idle.elapsed() >= Duration::from_millis(490) && idle.elapsed() < Duration::from_secs(10));
+    assert!(idle.elapsed() >= Duration::from_millis(490) && idle.elapsed() < SLACK);
 }
 
 #[tokio::test]

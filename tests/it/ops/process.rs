@@ -1,15 +1,13 @@
 //! Signals, reload and hand-over of a running process.
 
-use std::net::SocketAddr;
-use std::time::Duration;
-
 use rustix::process::Signal;
+use std::net::SocketAddr;
 use tokio::time::Instant;
 
-use crate::support::eventually;
 use crate::support::forebay::Forebay;
 use crate::support::http::{get, hold};
 use crate::support::process::{Process, command};
+use crate::support::{SLACK, eventually};
 
 /// A route that answers by itself.
 fn respond(status: u16) -> String {
@@ -90,11 +88,11 @@ async fn a_changed_file_is_taken_without_a_signal() {
     rewrite(&forebay, |text| text.replace("204", "205"));
 
     eventually("the new status", async || (status(forebay.address(), "/here").await == Some(205)).then_some(())).await;
-    assert_eq!(last_reload(&forebay).await["trigger"], "file_change");
+    eventually("what took it", async || (last_reload(&forebay).await["trigger"] == "file_change").then_some(())).await;
 }
 
 #[tokio::test]
-async fn sigterm_loses_no_request_and_ends_within_a_second_of_the_last() {
+async fn sigterm_loses_no_request_and_ends_after_the_last() {
     let slow = Slow::start().await;
     let mut forebay = Forebay::start(&slow.config()).await;
     let mut clients = Vec::new();
@@ -113,7 +111,7 @@ async fn sigterm_loses_no_request_and_ends_within_a_second_of_the_last() {
     let last = Instant::now();
 
     let exit = forebay.process.ended().await;
-    assert!(last.elapsed() < Duration::from_secs(1), "took {:?} after the last answer", last.elapsed());
+    assert!(last.elapsed() < SLACK, "took {:?} after the last answer", last.elapsed());
     assert_eq!(exit.code(), Some(0));
 }
 

@@ -5,11 +5,11 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::Instant;
 
+use crate::support::eventually;
 use crate::support::fault_upstream::FaultUpstream;
 use crate::support::forebay::Forebay;
 use crate::support::http::{get, hold};
 use crate::support::load::Load;
-use crate::support::{PATIENCE, eventually};
 
 const RELOADS: u32 = 1000;
 
@@ -139,13 +139,12 @@ async fn sigterm_under_load_loses_no_request() {
         get(forebay.admin(), "/readyz").await.is_ok_and(|answer| answer.status == 503).then_some(())
     })
     .await;
-    let (signalled, before) = (Instant::now(), load.answered());
+    let before = load.answered();
     eventually("requests are still taken", async || (load.answered() > before + 50).then_some(())).await;
     // A balancer that has noticed sends no more.
     let tally = load.stop().await;
 
     assert_eq!(tally.failures, Vec::<String>::new());
-    assert!(signalled.elapsed() < PATIENCE);
     assert_eq!(forebay.process.ended().await.code(), Some(0));
 }
 

@@ -24,16 +24,25 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// After so long, what should have happened has not. Generous: the machine may be busy with other builds.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a busy machine may add to a time that is bounded from above: an upper bound tells "at its time" from "never", or from
+/// much later, and measures nothing.
+pub const SLACK: Duration = Duration::from_secs(10);
 
 /// Waits for a condition; says what did not come about.
-pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub async fn eventually<T>(what: &str, condition: impl AsyncFnMut() -> Option<T>) -> T {
+    eventually_within(PATIENCE, what, condition).await
+}
+
+/// The same for what is much work.
+pub async fn eventually_within<T>(patience: Duration, what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + patience;
     loop {
         if let Some(value) = condition().await {
             return value;
         }
-        assert!(Instant::now() < deadline, "after {PATIENCE:?}, this has not come about: {what}");
+        assert!(Instant::now() < deadline, "after {patience:?}, this has not come about: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

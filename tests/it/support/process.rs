@@ -5,10 +5,11 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::eventually;
+use super::{PATIENCE, eventually, eventually_within};
 
 /// A running program. Dropped, it is killed and waited for.
 #[derive(Debug)]
@@ -99,8 +100,12 @@ impl Process {
 
     /// Waits for the process to end by itself; then all that it has written is in `stdout` and `stderr`.
     pub async fn ended(&mut self) -> ExitStatus {
+        self.ended_within(PATIENCE).await
+    }
+
+    pub async fn ended_within(&mut self, patience: Duration) -> ExitStatus {
         let what = format!("{} ends", self.name);
-        eventually(&what, async || self.has_ended().filter(|_| self.has_been_read())).await
+        eventually_within(patience, &what, async || self.has_ended().filter(|_| self.has_been_read())).await
     }
 
     fn has_been_read(&self) -> bool {
