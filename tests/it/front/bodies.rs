@@ -1,13 +1,11 @@
 //! Bodies and their framing on the client's side: limits, `Expect`, trailers, answers without a body, HTTP/1.0.
 
-use std::time::Duration;
-
 use super::recorder::{Recorder, values};
 use super::{listener, proxied};
-use crate::support::eventually;
 use crate::support::fault_upstream::{FaultUpstream, Step, scripts};
 use crate::support::forebay::Forebay;
 use crate::support::http::{Connection, request};
+use crate::support::{PATIENCE, eventually};
 
 async fn small_bodies(upstream: &Recorder) -> Forebay {
     Forebay::start(&(proxied(upstream.address) + "max_body = \"100B\"\n")).await
@@ -214,9 +212,9 @@ async fn a_client_that_does_not_read_is_let_go_at_the_write_limit() {
     let forebay = Forebay::start(&config).await;
     let connection = Connection::open(forebay.address()).await.unwrap();
 
-    // Pipelined until nothing moves any more: the answers fill all buffers in between.
+    // Pipelined until the connection is closed: the answers fill all buffers in between, and then nothing moves any more.
     let request = "GET / HTTP/1.1\r\nhost: a\r\n\r\n".repeat(100);
-    while tokio::time::timeout(Duration::from_millis(300), connection.stream.writable()).await.is_ok() {
+    while tokio::time::timeout(PATIENCE, connection.stream.writable()).await.is_ok() {
         if connection.stream.try_write(request.as_bytes()).is_err_and(|e| e.kind() != std::io::ErrorKind::WouldBlock) {
             break;
         }
