@@ -1,15 +1,18 @@
 //! The admin listener: metrics, probes, the built-in page. Read-only, loopback unless said otherwise.
 //!
 //! It runs on the same runtime as the data path, so everything here is bounded: connections, the time for a head,
-//! a connection's life, and how many scrapes are encoded at once. Yet a probe always gets its answer: `places` makes
-//! room for it. `guard` says who may ask, `pages` what is answered, `page` what is shown to people.
+//! a connection's life, how much is encoded at once (`scrapes`), and what the answers hold that are being read (`held`).
+//! Yet a probe always gets its answer: `places` makes room for it. `guard` says who may ask, `pages` what is answered,
+//! `page` what is shown to people.
 
 mod body;
 mod guard;
+mod held;
 pub mod page;
 mod pages;
 mod places;
 mod problem;
+mod scrapes;
 
 use std::convert::Infallible;
 use std::io;
@@ -34,8 +37,10 @@ use crate::telemetry::Telemetry;
 use crate::telemetry::logging::RateBound;
 
 use body::Body;
+use held::Held;
 use page::Page;
 use places::{Place, Places, Watched};
+use scrapes::Scrapes;
 
 /// Connections at once; one more takes the place of the one that has stood still for longest. A Prometheus or two, a
 /// kubelet and some people fit well.
@@ -43,13 +48,13 @@ const MAX_CONNECTIONS: usize = 64;
 /// Connections that lost their place are reported this often at most.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
-/// Scrapes encoded at once.
-const MAX_RENDERS: usize = 2;
+/// Scrapes that wait for their answer. Many: they share the work.
+const MAX_SCRAPES: usize = 32;
 
-/// Scrapes encoded or waiting for it. The only work that takes more than a moment: far fewer than the connections, so
-/// that there is always one that may lose its place.
-const MAX_SCRAPES: usize = 8;
-const _: () = assert!(MAX_RENDERS < MAX_SCRAPES && MAX_SCRAPES < MAX_CONNECTIONS);
+/// Views made at once. With the scrapes the only work that takes more than a moment: fewer than the connections, so that
+/// there is always one that may lose its place.
+const MAX_VIEWS: usize = 8;
+const _: () = assert!(MAX_SCRAPES + MAX_VIEWS < MAX_CONNECTIONS);
 
 /// For a request's head; also how long a connection may be idle between two.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -70,6 +75,9 @@ const MAX_UNSENT: u32 = 64 << 10;
 /// After a failed `accept` (no file descriptor left, ...): trying again at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// What answers that are being read may hold together. A scrape of 50 routes takes 0.7 MB, one of 1000 routes 13 MB.
+const MAX_HELD_BYTES: usize = 32 << 20;
+
 /// Room for a head. Larger ones are answered 431 by hyper.
 const MAX_HEAD_BYTES: usize = 16 << 10;
 
@@ -86,14 +94,24 @@ pub struct View {
     pub pending_restart: Vec<&'static str>,
 }
 
+/// How an answer ends before its time.
+#[derive(Debug, Clone, Default)]
+pub struct Ends {
+    /// The connection takes no new request: streams end, which would go on for ever.
+    closing: CancellationToken,
+    /// Cancelled by whoever needs its bytes: the connection ends at once.
+    cut: CancellationToken,
+}
+
 /// Everything that the pages need.
 pub struct Admin {
     lifecycle: Lifecycle,
     data_path: Arc<dyn DataPath>,
     telemetry: Arc<Telemetry>,
     view: Arc<ArcSwap<View>>,
-    renders: Arc<Semaphore>,
-    scrapes: Arc<Semaphore>,
+    scrapes: Scrapes,
+    views: Arc<Semaphore>,
+    held: Arc<Held>,
     page: Page,
     /// The listener's address is of loopback.
     loopback: bool,
@@ -107,10 +125,10 @@ impl Admin {
         telemetry: Arc<Telemetry>,
         view: Arc<ArcSwap<View>>,
     ) -> Arc<Self> {
-        let (renders, scrapes) = (Arc::new(Semaphore::new(MAX_RENDERS)), Arc::new(Semaphore::new(MAX_SCRAPES)));
+        let (scrapes, views) = (Scrapes::new(MAX_SCRAPES), Arc::new(Semaphore::new(MAX_VIEWS)));
         let loopback = address.ip().to_canonical().is_loopback();
-        let page = Page::default();
-        Arc::new(Self { lifecycle, data_path, telemetry, view, renders, scrapes, page, loopback })
+        let (held, page) = (Held::new(MAX_HELD_BYTES), Page::default());
+        Arc::new(Self { lifecycle, data_path, telemetry, view, scrapes, views, held, page, loopback })
     }
 
     /// Serves `socket` until `stop`; connections end by their own limits.
@@ -171,14 +189,13 @@ fn refuse(stream: &TcpStream) {
 async fn connection(admin: Arc<Admin>, stream: TcpStream, place: Arc<Place>, stop: CancellationToken) {
     let stream = Watched::new(stream, Arc::clone(&place), WRITE_STALL);
     let worker = Arc::clone(&place);
-    // Ends streams, which would go on for ever.
     let closing = CancellationToken::new();
     let _closing = closing.clone().drop_guard();
-    let until = closing.clone();
+    let ends = Ends { closing: closing.clone(), cut: place.end() };
     let service = service_fn(move |request| {
-        let (admin, work, until) = (Arc::clone(&admin), worker.work(), until.clone());
+        let (admin, work, ends) = (Arc::clone(&admin), worker.work(), ends.clone());
         async move {
-            let answer = pages::answer(&admin, request, until).await;
+            let answer = pages::answer(&admin, request, ends).await;
             drop(work);
             Ok::<_, Infallible>(answer)
         }

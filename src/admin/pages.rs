@@ -1,31 +1,25 @@
 //! What the admin listener answers on each path.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::header::{
     ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
 use super::page::format::{Format, parameter};
 use super::page::table::unpainted;
 use super::page::views::{self, Name};
 use super::page::{self, assets, events};
 use super::problem::Problem;
-use super::{Admin, Body, guard};
+use super::{Admin, Body, Ends, guard};
 use crate::shutdown::Phase;
+use crate::telemetry::exposition;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 const HTML: &str = "text/html; charset=utf-8";
-
-const BUSY: Problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many scrapes at once: try again");
-
-/// How long a scrape waits for the ones before it. Below Prometheus' own timeout of 10 s, so that it sees an answer.
-const RENDER_WAIT: Duration = Duration::from_secs(5);
 
 const INDEX: &str = "\
 Forebay
@@ -50,9 +44,9 @@ Forebay
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// Answers one request; a stream lasts until `closing`.
-pub async fn answer<B>(admin: &Arc<Admin>, request: Request<B>, closing: CancellationToken) -> Response<Body> {
-    let mut response = match checked(admin, request, closing).await {
+/// Answers one request.
+pub async fn answer<B>(admin: &Arc<Admin>, request: Request<B>, ends: Ends) -> Response<Body> {
+    let mut response = match checked(admin, request, ends).await {
         Ok(response) => response,
         Err(problem) => problem.into_response(),
     };
@@ -66,11 +60,7 @@ pub async fn answer<B>(admin: &Arc<Admin>, request: Request<B>, closing: Cancell
     response
 }
 
-async fn checked<B>(
-    admin: &Arc<Admin>,
-    request: Request<B>,
-    closing: CancellationToken,
-) -> Result<Response<Body>, Problem> {
+async fn checked<B>(admin: &Arc<Admin>, request: Request<B>, ends: Ends) -> Result<Response<Body>, Problem> {
     let view = admin.view.load_full();
     let token = view.version.config.admin.token.as_ref();
     guard::check(guard::Rules { loopback: admin.loopback, token }, &request)?;
@@ -79,17 +69,17 @@ async fn checked<B>(
     }
     let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
     match path {
-        "/" => root(admin, query, request.headers()).await,
+        "/" => root(admin, query, request.headers(), ends).await,
         "/livez" => Ok(page(StatusCode::OK, TEXT, "alive\n")),
         "/readyz" => Ok(readiness(admin)),
-        "/metrics" => metrics(admin, request.headers()).await,
-        "/events" => stream(admin, query, closing),
+        "/metrics" => metrics(admin, request.headers(), ends).await,
+        "/events" => stream(admin, query, ends),
         "/version" => Ok(json_page(&json!({ "name": "forebay", "version": env!("CARGO_PKG_VERSION") }))),
         _ => match (Name::parse(&path[1..]), assets::find(path)) {
             (Some(name), _) => {
                 // What programs got before there were other forms.
                 let default = if name == Name::Config { Format::Json } else { Format::Text };
-                show(admin, name, query, Format::of(query, &accept(request.headers()), default)?).await
+                show(admin, name, query, Format::of(query, &accept(request.headers()), default)?, ends).await
             }
             (None, Some((content_type, content))) => Ok(page(StatusCode::OK, content_type, content)),
             (None, None) => Err(Problem::new(StatusCode::NOT_FOUND, "no such page: `/` lists them")),
@@ -105,27 +95,10 @@ fn readiness(admin: &Admin) -> Response<Body> {
     }
 }
 
-/// Encoding takes milliseconds, so it leaves the event loop, and few do it at once: a scrape more costs the data
-/// path its share of the processor.
-async fn metrics(admin: &Admin, headers: &HeaderMap) -> Result<Response<Body>, Problem> {
-    const FAILED: Problem =
-        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be encoded: see the log");
-
-    let _scrape = admin.scrapes.try_acquire().map_err(|_| BUSY)?;
-    let permit = tokio::time::timeout(RENDER_WAIT, Arc::clone(&admin.renders).acquire_owned()).await;
-    let permit = permit.map_err(|_| BUSY)?.map_err(|_| BUSY)?;
-    let telemetry = Arc::clone(&admin.telemetry);
-    let accept = accept(headers);
-    let rendered = tokio::task::spawn_blocking(move || {
-        // Held until the work is done, also when the client has left and nobody waits for it.
-        let _permit = permit;
-        telemetry.render(&accept)
-    });
-    let (content_type, body) = rendered.await.map_err(|error| {
-        tracing::error!(%error, "encoding the metrics panicked");
-        FAILED
-    })?;
-    Ok(page(StatusCode::OK, content_type, body))
+async fn metrics(admin: &Admin, headers: &HeaderMap, ends: Ends) -> Result<Response<Body>, Problem> {
+    let format = exposition::Format::negotiate(&accept(headers));
+    let content = admin.scrapes.get(format, &admin.telemetry, &admin.held).await?;
+    Ok(page(StatusCode::OK, format.content_type(), content.read(ends.cut)))
 }
 
 /// All `Accept` fields as one list, which they are (RFC 9110 section 5.3).
@@ -135,43 +108,51 @@ fn accept(headers: &HeaderMap) -> String {
 }
 
 /// Terminals get the list of pages, browsers the overview.
-async fn root(admin: &Arc<Admin>, query: &str, headers: &HeaderMap) -> Result<Response<Body>, Problem> {
+async fn root(admin: &Arc<Admin>, query: &str, headers: &HeaderMap, ends: Ends) -> Result<Response<Body>, Problem> {
     match Format::of(query, &accept(headers), Format::Text)? {
         Format::Text => Ok(page(StatusCode::OK, TEXT, INDEX)),
-        format => show(admin, Name::Overview, query, format).await,
+        format => show(admin, Name::Overview, query, format, ends).await,
     }
 }
 
 /// A view of hundreds of routes takes milliseconds, so it leaves the event loop.
-async fn show(admin: &Arc<Admin>, name: Name, query: &str, format: Format) -> Result<Response<Body>, Problem> {
+async fn show(
+    admin: &Arc<Admin>,
+    name: Name,
+    query: &str,
+    format: Format,
+    ends: Ends,
+) -> Result<Response<Body>, Problem> {
     const FAILED: Problem = Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "this view cannot be made: see the log");
+    const FULL: Problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many views are being made: try again");
 
-    let place = Arc::clone(&admin.scrapes).try_acquire_owned().map_err(|_| BUSY)?;
+    let place = Arc::clone(&admin.views).try_acquire_owned().map_err(|_| FULL)?;
     let (maker, route) = (Arc::clone(admin), parameter(query, "route"));
     let made = tokio::task::spawn_blocking(move || {
-        // Held until the view is made, also when the client has left and nobody waits for it.
-        let _place = place;
         let view = page::view(&maker, name, route.as_deref());
-        match format {
+        let (content_type, content) = match format {
             Format::Html => (HTML, page::html::document(name, route.as_deref(), &view)),
             Format::Json => (JSON, format!("{:#}\n", view.json)),
             Format::Text => (TEXT, views::text(&view.parts, &unpainted)),
-        }
+        };
+        // Kept until the view is made, also when the client has left and nobody waits for it.
+        (content_type, content, place)
     });
-    let (content_type, content) = made.await.map_err(|error| {
+    let (content_type, content, _place) = made.await.map_err(|error| {
         tracing::error!(%error, view = name.as_str(), "making a view panicked");
         FAILED
     })?;
-    Ok(page(StatusCode::OK, content_type, content))
+    let content = admin.held.hold(content.into_bytes()).await;
+    Ok(page(StatusCode::OK, content_type, content.read(ends.cut)))
 }
 
-fn stream(admin: &Arc<Admin>, query: &str, closing: CancellationToken) -> Result<Response<Body>, Problem> {
+fn stream(admin: &Arc<Admin>, query: &str, ends: Ends) -> Result<Response<Body>, Problem> {
     const UNKNOWN: Problem =
         Problem::new(StatusCode::BAD_REQUEST, "write ?view=overview, latency, requests, limits or config");
     const FULL: Problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many are watching: close another page");
 
     let name = parameter(query, "view").as_deref().map_or(Some(Name::Overview), Name::parse).ok_or(UNKNOWN)?;
-    let events = events::open(admin, name, parameter(query, "route"), closing).ok_or(FULL)?;
+    let events = events::open(admin, name, parameter(query, "route"), ends).ok_or(FULL)?;
     Ok(page(StatusCode::OK, "text/event-stream", Body::Events(events)))
 }
 

@@ -84,9 +84,14 @@ impl Places {
 }
 
 impl Place {
-    /// Ends when the place has been given to another connection.
+    /// Ends when the place has been given to another connection, or somebody used `end`.
     pub async fn lost(&self) {
         self.holder.evicted.cancelled().await;
+    }
+
+    /// Ends the connection when it is cancelled, like the loss of its place.
+    pub fn end(&self) -> CancellationToken {
+        self.holder.evicted.clone()
     }
 
     /// Keeps the place while a request is worked on.

@@ -1,6 +1,6 @@
 //! Errors of the admin listener as `application/problem+json` (RFC 9457), like those of the data path.
 
-use http::header::{ALLOW, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::json;
 
@@ -33,6 +33,7 @@ impl Problem {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         match self.status {
             StatusCode::METHOD_NOT_ALLOWED => headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD")),
+            StatusCode::SERVICE_UNAVAILABLE => headers.insert(RETRY_AFTER, HeaderValue::from_static("1")),
             StatusCode::UNAUTHORIZED => {
                 headers.append(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
                 // Browsers ask their user for the password, which is the token.

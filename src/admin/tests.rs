@@ -12,6 +12,7 @@ use super::*;
 use crate::config::Config;
 use crate::config::model::Secret;
 use crate::shutdown::Phase;
+use crate::telemetry::exposition::Format;
 
 #[derive(Default)]
 struct FakePath {
@@ -77,8 +78,8 @@ impl Bench {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let response =
-            pages::answer(&self.admin, request.body(Empty::<Bytes>::new()).unwrap(), CancellationToken::new()).await;
+        let request = request.body(Empty::<Bytes>::new()).unwrap();
+        let response = pages::answer(&self.admin, request, Ends::default()).await;
         let content_type = response.headers()["content-type"].to_str().unwrap().to_owned();
         assert_eq!(response.headers()["cache-control"], "no-store");
         let status = response.status();
@@ -126,7 +127,7 @@ async fn metrics_are_negotiated() {
 #[tokio::test(start_paused = true)]
 async fn a_scrape_that_waits_too_long_is_told_so() {
     let bench = bench(None);
-    let _all = bench.admin.renders.acquire_many(MAX_RENDERS as u32).await.unwrap();
+    let _encoding = bench.admin.scrapes.turns[Format::Text as usize].last.lock().await;
 
     let (status, content_type, _) = bench.get("/metrics").await;
 
@@ -196,7 +197,7 @@ async fn the_token_never_shows() {
 #[tokio::test]
 async fn no_more_scrapes_wait_than_leave_room_for_probes() {
     let bench = bench(None);
-    let _all = bench.admin.scrapes.acquire_many(MAX_SCRAPES as u32).await.unwrap();
+    let _all = bench.admin.scrapes.places.acquire_many(MAX_SCRAPES as u32).await.unwrap();
 
     let (status, _, body) = bench.get("/metrics").await;
 

@@ -24,6 +24,8 @@ pub enum Format {
 }
 
 impl Format {
+    pub const ALL: [Self; 3] = [Self::Text, Self::OpenMetrics, Self::Protobuf];
+
     /// Never blank: Prometheus 3 refuses a scrape without a content type.
     pub const fn content_type(self) -> &'static str {
         match self {

@@ -11,26 +11,25 @@ use bytes::Bytes;
 use futures_util::Stream;
 use serde_json::{Map, Value, json};
 use tokio::sync::{OwnedSemaphorePermit, watch};
-use tokio_util::sync::CancellationToken;
 
 use super::table::Table;
 use super::views::{Name, Part, View};
-use crate::admin::Admin;
+use crate::admin::{Admin, Ends};
 
 /// How soon a browser comes back.
 const HELLO: &str = "retry: 1000\n\n";
 
 pub type Events = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
 
-/// A stream of this view until `closing`; `None` when too many are open.
-pub fn open(admin: &Arc<Admin>, name: Name, route: Option<String>, closing: CancellationToken) -> Option<Events> {
+/// A stream of this view; `None` when too many are open.
+pub fn open(admin: &Arc<Admin>, name: Name, route: Option<String>, ends: Ends) -> Option<Events> {
     let place = Arc::clone(&admin.page.streams).try_acquire_owned().ok()?;
     let viewer = Viewer {
         admin: Arc::clone(admin),
         name,
         route,
         readings: admin.page.readings.subscribe(),
-        closing,
+        ends,
         sent: Sent::default(),
         greeted: false,
         _place: place,
@@ -43,7 +42,7 @@ struct Viewer {
     name: Name,
     route: Option<String>,
     readings: watch::Receiver<u64>,
-    closing: CancellationToken,
+    ends: Ends,
     sent: Sent,
     greeted: bool,
     _place: OwnedSemaphorePermit,
@@ -57,7 +56,7 @@ impl Viewer {
             // What the client shows may be older than a stream that it had before.
             return Some((Bytes::from_static(HELLO.as_bytes()), self));
         }
-        self.closing.run_until_cancelled(self.readings.changed()).await?.ok()?;
+        self.ends.closing.run_until_cancelled(self.readings.changed()).await?.ok()?;
         let (admin, name, route) = (Arc::clone(&self.admin), self.name, self.route.clone());
         let mut sent = std::mem::take(&mut self.sent);
         let made = tokio::task::spawn_blocking(move || {
@@ -66,7 +65,8 @@ impl Viewer {
         });
         let (event, sent) = made.await.ok()?;
         self.sent = sent;
-        Some((Bytes::from(event), self))
+        let event = self.admin.held.hold(event.into_bytes()).await;
+        Some((event.read(self.ends.cut.clone()), self))
     }
 }
 

@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::views::Name;
 use super::{MAX_STREAMS, assets, sample};
-use crate::admin::MAX_SCRAPES;
 use crate::admin::tests::{Bench, bench, serve};
+use crate::admin::{Ends, MAX_VIEWS};
 use crate::telemetry::Reason;
 use crate::telemetry::test_support::record;
 
@@ -141,7 +141,7 @@ async fn browsers_are_told_to_load_nothing_else() {
     let bench = bench(None);
     let request = http::Request::get("/?format=html").body(http_body_util::Empty::<Bytes>::new()).unwrap();
 
-    let answer = crate::admin::pages::answer(&bench.admin, request, CancellationToken::new()).await;
+    let answer = crate::admin::pages::answer(&bench.admin, request, Ends::default()).await;
 
     let policy = answer.headers()["content-security-policy"].to_str().unwrap();
     assert!(policy.starts_with("default-src 'none'; script-src 'self'; style-src 'self'"), "{policy}");
@@ -150,7 +150,8 @@ async fn browsers_are_told_to_load_nothing_else() {
 
 async fn open(bench: &Bench, closing: &CancellationToken) -> http::Response<crate::admin::body::Body> {
     let request = http::Request::get("/events?view=overview").body(http_body_util::Empty::<Bytes>::new()).unwrap();
-    crate::admin::pages::answer(&bench.admin, request, closing.clone()).await
+    let ends = Ends { closing: closing.clone(), ..Ends::default() };
+    crate::admin::pages::answer(&bench.admin, request, ends).await
 }
 
 #[tokio::test]
@@ -251,10 +252,10 @@ async fn a_view_that_nobody_waits_for_counts_until_it_is_made() {
 
     drop(asked);
 
-    let places = bench.admin.scrapes.available_permits();
+    let places = bench.admin.views.available_permits();
     drop(held);
-    assert_eq!(places, MAX_SCRAPES - 1);
-    let all = bench.admin.scrapes.acquire_many(MAX_SCRAPES as u32);
+    assert_eq!(places, MAX_VIEWS - 1);
+    let all = bench.admin.views.acquire_many(MAX_VIEWS as u32);
     let all = tokio::time::timeout(std::time::Duration::from_secs(10), all).await;
     drop(all.expect("its place is given back").unwrap());
 }

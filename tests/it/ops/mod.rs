@@ -4,6 +4,7 @@
 mod command_line;
 mod inherit;
 mod process;
+mod slow_scrapers;
 mod stalled_log;
 mod top;
 mod under_load;
