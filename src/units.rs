@@ -260,12 +260,24 @@ fn scale(number: &str, unit: u128) -> Option<u128> {
 pub fn write_ip(out: &mut Vec<u8>, ip: std::net::IpAddr) {
     match ip {
         std::net::IpAddr::V4(ip) => {
+            let (mut text, mut length) = ([0; "255.255.255.255".len()], 0);
+            let mut put = |byte: u8| {
+                text[length] = byte;
+                length += 1;
+            };
             for (index, octet) in ip.octets().into_iter().enumerate() {
                 if index > 0 {
-                    out.push(b'.');
+                    put(b'.');
                 }
-                out.extend_from_slice(itoa::Buffer::new().format(octet).as_bytes());
+                if octet >= 100 {
+                    put(b'0' + octet / 100);
+                }
+                if octet >= 10 {
+                    put(b'0' + octet / 10 % 10);
+                }
+                put(b'0' + octet % 10);
             }
+            out.extend_from_slice(&text[..length]);
         }
         std::net::IpAddr::V6(ip) => {
             use std::io::Write as _;
@@ -278,6 +290,17 @@ pub fn write_ip(out: &mut Vec<u8>, ip: std::net::IpAddr) {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn addresses_are_written_as_the_formatter_does() {
+        let octets = [0, 1, 9, 10, 42, 99, 100, 199, 200, 255];
+        for (index, octet) in octets.into_iter().enumerate() {
+            let ip = std::net::Ipv4Addr::new(octet, octets[(index + 3) % 10], octets[9 - index], 7);
+            let mut out = Vec::new();
+            write_ip(&mut out, ip.into());
+            assert_eq!(String::from_utf8(out).unwrap(), ip.to_string());
+        }
+    }
 
     #[test]
     fn durations_are_read_as_people_write_them() {

@@ -16,8 +16,13 @@ impl<const N: usize> Hex<N> {
         Self(std::array::from_fn(|at| DIGITS[(value >> (4 * (N - 1 - at)) & 15) as usize]))
     }
 
+    /// Checks them; whoever needs no text takes the bytes.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("hexadecimal digits are ASCII")
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
     }
 }
 

@@ -320,7 +320,7 @@ impl Exchange<'_> {
             self.work.answer.fields.push_known(Known::ContentType, content_type.as_bytes());
         }
         if let Some(id) = &facts.request_id {
-            self.work.answer.fields.push_known(Known::XRequestId, id.as_str().as_bytes());
+            self.work.answer.fields.push_known(Known::XRequestId, id.as_bytes());
         }
         // A status that the configuration asks for is no failure, whatever it is.
         facts.reason = Some(Reason::Ok);

@@ -19,12 +19,14 @@ use crate::telemetry::Reason;
 impl Exchange<'_> {
     /// Before anything of the head is changed: a recording holds what the client sent.
     pub fn begin_recording(&self, generation: &Generation, matched: &Matched, facts: &Facts) -> Option<Box<Recorded>> {
+        let recorder = generation.recorder.as_ref()?;
         let id = facts.request_id.as_ref().map_or("", RequestId::as_str);
-        generation.recorder.as_ref()?.record(&matched.route.route.name, id, self.head, self.started)
+        recorder.record(&matched.route.route.name, id, self.head, self.started)
     }
 
     /// Sends copies of the request; gives what it has to do for them.
     pub fn mirror(&self, route: &RouteRuntime, facts: &Facts) -> Option<Mirrored> {
+        let mirror = route.mirror.as_ref()?;
         let original = mirror::Original {
             proxy: self.proxy,
             listener: &self.connection.listener,
@@ -33,7 +35,7 @@ impl Exchange<'_> {
             target: &self.work.target,
             request_id: facts.request_id.as_ref().map_or("", RequestId::as_str),
         };
-        mirror::begin(route.mirror.as_ref()?, &original)
+        mirror::begin(mirror, &original)
     }
 
     /// The fault that this request meets.

@@ -51,6 +51,13 @@ impl RequestId {
             RequestId::Given(id) => id,
         }
     }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            RequestId::Made(id) => id.as_bytes(),
+            RequestId::Given(id) => id.as_bytes(),
+        }
+    }
 }
 
 /// The client's id when it can be believed and is safe to write everywhere; a new one otherwise.
@@ -138,7 +145,7 @@ pub fn forwarded_fields(
     };
     forwarded::rewrite(fields, &arrival);
     if let Some(id) = &facts.request_id {
-        fields.set_known(Known::XRequestId, id.as_str().as_bytes());
+        fields.set_known(Known::XRequestId, id.as_bytes());
     }
     let trace = trace(fields);
     facts.trace_id = Some(trace.trace_id());
@@ -180,7 +187,7 @@ pub fn edit(fields: &mut Fields, edits: &HeaderEdits) {
 pub fn answer_fields(fields: &mut Fields, edits: &HeaderEdits, facts: &Facts, rate: Option<&RateFields>) {
     edit(fields, edits);
     if let Some(id) = &facts.request_id {
-        fields.set_known(Known::XRequestId, id.as_str().as_bytes());
+        fields.set_known(Known::XRequestId, id.as_bytes());
     }
     if let Some(rate) = rate {
         fields.set("ratelimit-policy", rate.policy.as_bytes());

@@ -128,7 +128,7 @@ fn push_common(head: &mut ResponseHead, request_id: Option<&RequestId>, failure:
     fields.push_known(Known::CacheControl, b"no-store");
     push_date(fields);
     if let Some(id) = request_id {
-        fields.push_known(Known::XRequestId, id.as_str().as_bytes());
+        fields.push_known(Known::XRequestId, id.as_bytes());
     }
     if let Some(wait) = failure.retry_after {
         fields.push_known(Known::RetryAfter, itoa::Buffer::new().format(retry_after_seconds(wait)).as_bytes());

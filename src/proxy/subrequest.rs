@@ -137,7 +137,7 @@ impl Context {
     /// Each call is a span of its own below the request's.
     fn write(&self, fields: &mut Fields) {
         if let Some(id) = &self.request_id {
-            fields.set_known(Known::XRequestId, id.as_str().as_bytes());
+            fields.set_known(Known::XRequestId, id.as_bytes());
         }
         fields.remove(Known::Traceparent);
         fields.push_with(Known::Traceparent, |out| prepare::child_of(self.trace).write(out));
