@@ -98,11 +98,15 @@ Examples:
     #[command(after_help = "\
 Examples:
   forebay simulate                       the upstreams of the demo
-  forebay simulate -c upstreams.toml")]
+  forebay simulate -c upstreams.toml
+  forebay simulate --check -c upstreams.toml      only say what is wrong with the file")]
     Simulate {
         /// The upstreams to simulate; without it, those of the demo.
         #[arg(short, long, value_name = "FILE")]
         config: Option<PathBuf>,
+        /// Check the file and end.
+        #[arg(long, requires = "config")]
+        check: bool,
     },
 
     /// Load a target at a fixed rate and measure latency from the instant at which each request was due.

@@ -48,7 +48,8 @@ pub fn execute(command: Command, connect: Connect) -> Exit {
         Command::Check { file, effective } => check(&file.config, effective),
         Command::Explain { file, headers, method, path } => explain(&file.config, method, path, headers),
         Command::Demo => demo(connect),
-        Command::Simulate { config } => simulate(config.as_deref()),
+        Command::Simulate { config: Some(file), check: true } => check_simulation(&file),
+        Command::Simulate { config, check: _ } => simulate(config.as_deref()),
         Command::Load(options) => load_test(*options),
         Command::Replay(options) => replay_requests(*options),
         Command::Compare(options) => compare_results(&options),
@@ -129,6 +130,13 @@ fn simulate(file: Option<&Path>) -> Exit {
         simulator.run(shutdown::next_stop(&mut signals)).await?;
         Ok(print(&simulate::report::summary(&handles)))
     })
+}
+
+fn check_simulation(file: &Path) -> Exit {
+    match read_simulation(file) {
+        Ok(settings) => print(&format!("{}: no mistakes; upstreams: {}\n", file.display(), settings.upstreams.len())),
+        Err((exit, message)) => fail(exit, &message),
+    }
 }
 
 fn compare_results(options: &compare::options::Options) -> Exit {

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::Access;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -58,7 +59,7 @@ enum Content {
     PrivateKey,
 }
 
-/// Reports the TLS files that are missing or hold something else.
+/// Reports the TLS files that are missing or hold something else, and a recording that cannot begin.
 pub fn check(cx: &mut Decoder<'_>, root: &Root) {
     for listener in root.listener.get().into_iter().flat_map(|listeners| &listeners.items) {
         let Some(tls) = listener.value.tls.get() else { continue };
@@ -71,6 +72,30 @@ pub fn check(cx: &mut Decoder<'_>, root: &Root) {
             check_file(cx, &tls.ca, Content::Certificates);
         }
     }
+    if let Some((file, span)) = root.record.get().and_then(|record| record.file.written())
+        && let Err(problem) = can_be_made(file)
+    {
+        // Requests are served all the same, so it is no reason to refuse a start.
+        let problem = Problem::warning(Code::File, span, format!("nothing will be recorded: {problem}"));
+        cx.report(
+            problem.help("the folder has to be there, and the user that Forebay runs as has to be able to write in it"),
+        );
+    }
+}
+
+/// Whether this process may make a file of this name. One that is there already may be what is being recorded.
+fn can_be_made(file: &Path) -> Result<(), String> {
+    let folder = match file.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    let fail = |error: &dyn std::fmt::Display| format!("the folder {} {error}", folder.display());
+    let found = folder.metadata().map_err(|error| fail(&format_args!("cannot be used: {error}")))?;
+    if !found.is_dir() {
+        return Err(fail(&"is a file"));
+    }
+    rustix::fs::access(folder, Access::WRITE_OK | Access::EXEC_OK)
+        .map_err(|error| fail(&format_args!("cannot be written: {error}")))
 }
 
 fn check_file(cx: &mut Decoder<'_>, field: &Field<PathBuf>, content: Content) {

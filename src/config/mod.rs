@@ -10,6 +10,7 @@ pub mod decode;
 pub mod describe;
 pub mod diagnostic;
 pub mod elements;
+mod elsewhere;
 pub mod explain;
 pub mod files;
 pub mod model;
@@ -113,7 +114,11 @@ pub fn defaults() -> Loaded {
 fn parse_with(name: &str, text: &str, inputs: &Inputs<'_>, with_files: bool) -> Result<Loaded, Report> {
     let (tree, problems) = tree::parse(text, inputs.variable);
     let syntax = syntax::Damage::of(text, &problems);
-    let mut cx = Decoder::new(Source::new(name, text), inputs, problems);
+    let source = Source::new(name, text);
+    if let Some(problem) = elsewhere::simulation(&tree, &source) {
+        return Err(Report::new(vec![Diagnostic::new(&source, problem)]));
+    }
+    let mut cx = Decoder::new(source, inputs, problems);
     let root = Root::decode(&mut cx, &tree);
     if !syntax.is_empty() {
         // What could not be read must not be reported as missing or wrong.

@@ -67,6 +67,8 @@ impl Node {
         match &self.kind {
             Kind::Text(_) => "a string",
             Kind::Integer(_) => "a whole number",
+            Kind::Float(value) if value.is_nan() => "`nan`, which is no number",
+            Kind::Float(value) if value.is_infinite() => "infinite",
             Kind::Float(_) => "a number",
             Kind::Boolean(_) => "true or false",
             Kind::Other(name) => name,

@@ -203,6 +203,10 @@ pub enum SettingsError {
     Unreadable(std::io::Error),
     /// Not TOML, an unknown key or a value of the wrong kind; shows the line.
     Syntax(toml::de::Error),
+    /// A file for the sidecar, by what it has.
+    ForSidecar {
+        telling: String,
+    },
     /// Not a single `[upstream.NAME]`.
     Empty,
     /// Values that do not go together, in the upstream of this name.
@@ -225,6 +229,12 @@ impl fmt::Display for SettingsError {
         match self {
             Self::Unreadable(error) => write!(f, "{error}"),
             Self::Syntax(error) => write!(f, "{error}"),
+            Self::ForSidecar { telling } => write!(
+                f,
+                "this looks like a file for the sidecar: it {telling}; `forebay check -c FILE` checks it, \
+                 `forebay run -c FILE` starts it. A file for `forebay simulate` has tables [upstream.NAME] with `latency`, \
+                 `workers` and the like"
+            ),
             Self::Empty => f.write_str("no upstream; write at least one [upstream.NAME] table"),
             Self::Conflict { upstream, line, problem } => write!(f, "line {line}: [upstream.{upstream}]: {problem}"),
             Self::Measured { upstream, line, file, problem } => {
@@ -239,7 +249,7 @@ impl std::error::Error for SettingsError {
         match self {
             Self::Unreadable(error) => Some(error),
             Self::Syntax(error) => Some(error),
-            Self::Empty | Self::Conflict { .. } | Self::Measured { .. } => None,
+            Self::ForSidecar { .. } | Self::Empty | Self::Conflict { .. } | Self::Measured { .. } => None,
         }
     }
 }

@@ -296,6 +296,15 @@ impl Route {
             let problem = Problem::error(Code::Conflict, self.mirror.key_span(), message);
             cx.report(problem.help("mirror the routes whose requests go to one upstream, or take `mirror` out"));
         }
+        let Some((copies_to, span)) = self.mirror.get().and_then(|mirror| mirror.upstream.written()) else { return };
+        if self.upstream.get() == Some(copies_to) {
+            let message =
+                format!("the copies go to `{copies_to}` as well, and take its permits from the requests themselves");
+            let problem = Problem::warning(Code::Conflict, span, message);
+            cx.report(problem.related(self.upstream.span(), "the route's own upstream").help(
+                "name another upstream; for the same service, one with the same `endpoints` and its own `max_in_flight`",
+            ));
+        }
     }
 
     fn check_limits(&self, cx: &mut Decoder<'_>) {

@@ -100,22 +100,27 @@ impl Value for f64 {
     }
 
     fn decode(cx: &mut Decoder<'_>, node: &Node) -> Option<Self> {
-        match &node.kind {
-            Kind::Float(value) if value.is_finite() => Some(*value),
-            Kind::Integer(value) => Some(*value as f64),
-            Kind::Text(text) if text.substituted => from_text(cx, node, |text| match text.trim().parse::<f64>() {
-                Ok(number) if number.is_finite() => Ok(number),
-                _ => Err(TextError::new("is not a number")),
-            }),
-            _ => {
-                cx.wrong_type(node, "a number, without quotes");
-                None
-            }
-        }
+        number(cx, node, "a number, without quotes")
     }
 
     fn show(&self) -> Option<Json> {
         Some((*self).into())
+    }
+}
+
+/// A number, or a `"${NAME}"` that holds one; never NaN or infinite.
+fn number(cx: &mut Decoder<'_>, node: &Node, expected: &str) -> Option<f64> {
+    match &node.kind {
+        Kind::Float(value) if value.is_finite() => Some(*value),
+        Kind::Integer(value) => Some(*value as f64),
+        Kind::Text(text) if text.substituted => from_text(cx, node, |text| match text.trim().parse::<f64>() {
+            Ok(number) if number.is_finite() => Ok(number),
+            _ => Err(TextError::new("is not a number")),
+        }),
+        _ => {
+            cx.wrong_type(node, expected);
+            None
+        }
     }
 }
 
@@ -129,11 +134,13 @@ impl Value for Fraction {
     }
 
     fn decode(cx: &mut Decoder<'_>, node: &Node) -> Option<Self> {
-        let number = f64::decode(cx, node)?;
+        const RANGE: &str = "from 0.0 (none) to 1.0 (all)";
+
+        let number = number(cx, node, RANGE)?;
         if (0.0..=1.0).contains(&number) {
             return Some(Self(number));
         }
-        cx.out_of_range(node, "from 0.0 (none) to 1.0 (all)");
+        cx.out_of_range(node, RANGE);
         None
     }
 

@@ -242,6 +242,36 @@ fn files_are_found_beside_the_settings_and_their_mistakes_are_told() {
 }
 
 #[test]
+fn a_file_for_the_sidecar_is_said_to_be_one() {
+    for (file, telling) in [
+        ("[listener]\naddress = \"127.0.0.1:0\"\n[route.a]\npath = \"/\"", "it has [route]"),
+        ("[upstream.a]\nendpoints = [\"127.0.0.1:9001\"]", "it has upstreams with `endpoints`"),
+    ] {
+        let told = mistake(file);
+        assert!(told.contains(telling) && told.contains("`forebay check -c FILE`"), "{told}");
+    }
+    assert!(mistake("[upstream.a]\nlatncy = \"1s\"").contains("unknown field `latncy`"));
+}
+
+#[test]
+fn numbers_are_finite() {
+    for setting in [
+        "errors = { 503 = nan }",
+        "faults = [{ kind = \"truncate\", probability = inf }]",
+        "schedule = [{ at = \"1s\", factor = nan }]",
+        "schedule = [{ at = \"1s\", for = \"1s\", factor = { from = 1.0, to = inf } }]",
+        "latency = { pareto = { min = \"1ms\", alpha = nan, max = \"1s\" } }",
+        "latency = { mix = [{ weight = inf, latency = \"1ms\" }] }",
+        "latency = { mix = [{ weight = nan, latency = \"1ms\" }] }",
+        "latency = \"nanms\"",
+        "workers = inf",
+    ] {
+        let told = mistake(&format!("[upstream.a]\n{setting}"));
+        assert!(told.contains("line 2"), "{told}");
+    }
+}
+
+#[test]
 fn bodies_are_bounded() {
     assert!(mistake("[upstream.a]\nbody_size = \"1GiB\"").contains("at most \"64MiB\""));
     assert!(mistake("[upstream.a]\nbody_size = \"7\"").contains("line 2"));

@@ -40,7 +40,7 @@ struct File {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table such as { address = \"127.0.0.1:9910\" }")]
 struct Metrics {
     address: SocketAddr,
 }
@@ -123,7 +123,7 @@ impl Default for Written {
 }
 
 pub fn parse(text: &str, read: ReadFile<'_>) -> Result<Settings, SettingsError> {
-    let file: File = toml::from_str(text).map_err(SettingsError::Syntax)?;
+    let file: File = toml::from_str(text).map_err(|error| of_sidecar(text).unwrap_or(SettingsError::Syntax(error)))?;
     if file.upstream.is_empty() {
         return Err(SettingsError::Empty);
     }
@@ -133,6 +133,17 @@ pub fn parse(text: &str, read: ReadFile<'_>) -> Result<Settings, SettingsError> 
     };
     let upstreams = file.upstream.into_iter().map(resolve).collect::<Result<_, _>>()?;
     Ok(Settings { seed: file.seed, metrics: file.metrics.map(|metrics| metrics.address), upstreams })
+}
+
+/// Says it once where the file is one for the sidecar, instead of calling the first of its keys unknown.
+fn of_sidecar(text: &str) -> Option<SettingsError> {
+    let tables: toml::Table = text.parse().ok()?;
+    let upstreams = tables.get("upstream").and_then(toml::Value::as_table).into_iter().flatten();
+    let has_endpoints = upstreams.into_iter().any(|(_, upstream)| upstream.get("endpoints").is_some());
+    let table = ["route", "listener"].into_iter().find(|table| tables.contains_key(*table));
+    let telling = table.map(|table| format!("has [{table}]"));
+    let telling = telling.or_else(|| has_endpoints.then(|| "has upstreams with `endpoints`".to_owned()))?;
+    Some(SettingsError::ForSidecar { telling })
 }
 
 pub fn default_upstream(name: String) -> Upstream {

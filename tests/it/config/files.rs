@@ -72,6 +72,25 @@ fn missing_and_wrong_files_are_all_reported() {
 }
 
 #[test]
+fn a_recording_that_cannot_begin_is_warned_of() {
+    let warnings = |file: &str| {
+        let folder = folder(&format!("[record]\nfile = \"{file}\""));
+        write(folder.path(), "plain", "");
+        let loaded = load_in(folder.path()).unwrap_or_else(|report| panic!("{report}"));
+        loaded.warnings.iter().map(|warning| warning.render(false)).collect::<String>()
+    };
+
+    assert_eq!(warnings("traffic.ndjson"), "");
+    for (file, expected) in
+        [("none/traffic.ndjson", "none cannot be used: No such file"), ("plain/traffic.ndjson", "plain is a file")]
+    {
+        let told = warnings(file);
+        assert!(told.starts_with("warning[file]: nothing will be recorded: the folder "), "{told}");
+        assert!(told.contains(expected) && told.contains("has to be there"), "{told}");
+    }
+}
+
+#[test]
 fn good_certificates_are_accepted_and_watched() {
     let folder = folder("[listener]\ntls = { certificate = \"cert.pem\", key = \"key.pem\" }");
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate can be made");
