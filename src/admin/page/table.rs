@@ -75,7 +75,7 @@ impl Cell {
         }
         .expect("writing to a string cannot fail");
         if !self.tone.mark().is_empty() {
-            out.push_str(&format!("<b aria-label=\"{}\">{}</b>", self.tone.class(), self.tone.mark()));
+            out.push_str(&format!("<b role=\"img\" aria-label=\"{}\">{}</b>", self.tone.class(), self.tone.mark()));
         }
         if !self.note.is_empty() {
             out.push_str(&format!("<small>{}</small>", escape(&self.note)));
@@ -243,7 +243,7 @@ mod tests {
         assert!(html.contains("<a href=\"/requests?route=a&amp;b\">&lt;a&gt;</a>"), "{html}");
         assert!(html.contains("data-key=\"a&quot;b\""), "{html}");
         assert!(
-            html.contains("<td class=\"bad\">12/s<b aria-label=\"bad\">!!</b><small>more &lt;b&gt;</small>"),
+            html.contains("<td class=\"bad\">12/s<b role=\"img\" aria-label=\"bad\">!!</b><small>more &lt;b&gt;</small>"),
             "{html}"
         );
         assert!(html.contains("title=\"Says &lt;what&gt; it is.\""), "{html}");
