@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::compare;
+use crate::demo;
 use crate::exit_code::Exit;
 use crate::load::options::LoadOptions;
 use crate::replay::options::ReplayOptions;
@@ -91,8 +92,12 @@ Examples:
     },
 
     /// Try Forebay: simulated slow upstreams and the sidecar on loopback; Ctrl-C ends both.
-    #[command(after_help = "Example:\n  forebay demo            then, in a second terminal, the curl lines it prints")]
-    Demo,
+    #[command(after_help = "\
+Examples:
+  forebay demo                           then, in a second terminal, the curl lines it prints
+  forebay demo --listen 127.0.0.1:0 --admin 127.0.0.1:0
+  forebay demo --access-log access.log   for `forebay load --waterfall access.log`")]
+    Demo(demo::Options),
 
     /// Run simulated slow upstreams alone.
     #[command(after_help = "\

@@ -47,7 +47,7 @@ pub fn execute(command: Command, connect: Connect) -> Exit {
         Command::Run(file) => serve_file(&file.config, connect),
         Command::Check { file, effective } => check(&file.config, effective),
         Command::Explain { file, headers, method, path } => explain(&file.config, method, path, headers),
-        Command::Demo => demo(connect),
+        Command::Demo(options) => demo(&options, connect),
         Command::Simulate { config: Some(file), check: true } => check_simulation(&file),
         Command::Simulate { config, check: _ } => simulate(config.as_deref()),
         Command::Load(options) => load_test(*options),
@@ -307,16 +307,17 @@ async fn serve_here(version: ConfigVersion, load: Load, inherited: Inherited, co
 }
 
 /// Simulated upstreams and the sidecar in front of them, in one process.
-fn demo(connect: Connect) -> Exit {
+fn demo(options: &demo::Options, connect: Connect) -> Exit {
     let simulator = match Simulator::bind(demo::upstreams()) {
         Ok(simulator) => simulator,
         Err(error) => return fail(Exit::Failed, &error),
     };
-    let (addresses, sockets) = match demo_sockets() {
+    let (addresses, sockets) = match demo_sockets(options) {
         Ok(bound) => bound,
-        Err(error) => return fail(Exit::Failed, &format!("cannot listen on a free port of 127.0.0.1: {error}")),
+        Err(error) => return fail(Exit::Failed, &error),
     };
-    let text = demo::config_text(addresses, &demo::addresses_of(&simulator));
+    let access_log = options.access_log.as_deref();
+    let text = demo::config_text(addresses, &demo::addresses_of(&simulator), access_log);
     let load: Load = Arc::new(move || {
         let loaded = config::parse("demo", &text, &|_| None);
         loaded.map(version_of).map_err(|report| report.render(false))
@@ -334,7 +335,7 @@ fn demo(connect: Connect) -> Exit {
             Ok(Exit::Done)
         })
     });
-    print(&demo::banner(addresses));
+    print(&demo::banner(addresses, access_log));
     let exit = serve(version, load, sockets, connect);
     stop.cancel();
     match upstreams.join() {
@@ -345,8 +346,9 @@ fn demo(connect: Connect) -> Exit {
 
 /// The demo's sockets and where they are. Bound before the configuration is written, so that nobody takes a port
 /// between looking whether it is free and listening on it.
-fn demo_sockets() -> io::Result<(demo::Addresses, Inherited)> {
-    let (listener, admin) = (port_or_any(8080)?, port_or_any(9901)?);
+fn demo_sockets(options: &demo::Options) -> io::Result<(demo::Addresses, Inherited)> {
+    let (listener, admin) =
+        (demo_socket("--listen", options.listen, 8080)?, demo_socket("--admin", options.admin, 9901)?);
     let addresses = demo::Addresses { listener: listener.local_addr()?, admin: admin.local_addr()? };
     let mut sockets = Inherited::default();
     sockets.add("main", listener)?;
@@ -354,13 +356,14 @@ fn demo_sockets() -> io::Result<(demo::Addresses, Inherited)> {
     Ok((addresses, sockets))
 }
 
-/// The port that the README names, or any when it is taken: a demo should not fail for that.
-fn port_or_any(wanted: u16) -> io::Result<TcpListener> {
-    let bind = |port| {
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        sockets::bind("demo", address).map_err(|error| error.source)
+/// Where somebody wants it; else the port that the README names, or any when it is taken: a demo should not fail for that.
+fn demo_socket(option: &str, wanted: Option<SocketAddr>, usual: u16) -> io::Result<TcpListener> {
+    let here = |port| sockets::bind(option, SocketAddr::from(([127, 0, 0, 1], port)));
+    let bound = match wanted {
+        Some(address) => sockets::bind(option, address),
+        None => here(usual).or_else(|_| here(0)),
     };
-    bind(wanted).or_else(|_| bind(0))
+    bound.map_err(|error| io::Error::new(error.source.kind(), error.to_string()))
 }
 
 fn load(file: &Path) -> Result<Loaded, Report> {

@@ -13,6 +13,30 @@ use http::StatusCode;
 use crate::simulate::settings::{Capacity, Fault, FaultKind, Latency};
 use crate::simulate::{Settings, Simulator, Upstream};
 
+/// What of the demo can be chosen.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// Where the sidecar listens; port 0 takes a free one. The default is 127.0.0.1:8080, or a free port when that is taken.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Where its metrics and its page are, on loopback; port 0 takes a free one. The default is 127.0.0.1:9901, or a free port
+    /// when that is taken.
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = loopback)]
+    pub admin: Option<SocketAddr>,
+    /// Append the access log to this file instead of printing it.
+    #[arg(long, value_name = "FILE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub access_log: Option<String>,
+}
+
+/// There is no token that would protect it elsewhere.
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text.parse().map_err(|error: std::net::AddrParseError| error.to_string())?;
+    match address.ip().to_canonical().is_loopback() {
+        true => Ok(address),
+        false => Err("the demo's admin listener has no token: it is on 127.0.0.1 or [::1] only".to_owned()),
+    }
+}
+
 /// Where the demo's parts listen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Addresses {
@@ -63,12 +87,17 @@ pub fn addresses_of(simulator: &Simulator) -> UpstreamAddresses {
     simulator.handles().map(|handle| (handle.name.clone(), handle.address)).collect()
 }
 
-/// The sidecar's configuration: each route shows one thing.
-pub fn config_text(addresses: Addresses, upstreams: &UpstreamAddresses) -> String {
+/// The sidecar's configuration: each route shows one thing. The access log goes to stdout, or to this file.
+pub fn config_text(addresses: Addresses, upstreams: &UpstreamAddresses, access_log: Option<&str>) -> String {
     let mut text = format!(
         "[listener]\naddress = \"{}\"\n\n[admin]\naddress = \"{}\"\n\n[shutdown]\naccept_grace = \"0s\"\ndrain_timeout = \"5s\"\n",
         addresses.listener, addresses.admin
     );
+    if let Some(file) = access_log {
+        // The name means itself: no variables.
+        let output = toml::Value::String(format!("file:{}", file.replace("${", "$${")));
+        write!(text, "\n[access_log]\noutput = {output}\n").expect("a string takes all");
+    }
     for (name, address) in upstreams {
         let settings = upstream_settings(name);
         write!(text, "\n[upstream.{name}]\nendpoints = [\"{address}\"]\n{settings}").expect("a string takes all");
@@ -195,11 +224,16 @@ results_of = "report"
 "#;
 
 /// What the reader can try, and what it shows.
-pub fn banner(addresses: Addresses) -> String {
+pub fn banner(addresses: Addresses, access_log: Option<&str>) -> String {
     let Addresses { listener, admin } = addresses;
+    let log = access_log.map_or("here".to_owned(), |file| format!("in {file}"));
+    let waterfall = match access_log {
+        Some(file) => format!("--waterfall {file}"),
+        None => "--waterfall access.log, with the demo started as `forebay demo --access-log access.log`,".to_owned(),
+    };
     format!(
         "\
-Forebay is running in front of eight simulated services. Each request writes a line of the access log here.
+Forebay is running in front of eight simulated services. Each request writes a line of the access log {log}.
 In a second terminal, one service at a time:
 
   curl -i http://{listener}/fast
@@ -261,7 +295,8 @@ How does it hold under load? Honestly measured, from the instant at which each r
 
   forebay load http://{listener}/sync -r 5 -d 10s --report-html load.html
       five users come each second, and the service takes one in two seconds: what the queue and the deadline let
-      through, what was shed, and how long each took; load.html has the pictures
+      through, what was shed, and how long each took; load.html has the pictures;
+      {waterfall} adds where the time went
 
 Ctrl-C ends it.
 "
@@ -271,6 +306,7 @@ Ctrl-C ends it.
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::model::LogOutput;
 
     fn addresses() -> Addresses {
         Addresses { listener: "127.0.0.1:8080".parse().unwrap(), admin: "127.0.0.1:9901".parse().unwrap() }
@@ -280,7 +316,7 @@ mod tests {
     fn the_configuration_names_every_upstream_with_its_address() {
         let simulator = Simulator::bind(upstreams()).expect("free ports");
 
-        let text = config_text(addresses(), &addresses_of(&simulator));
+        let text = config_text(addresses(), &addresses_of(&simulator), None);
 
         let parsed: toml::Table = text.parse().expect("TOML");
         for handle in simulator.handles() {
@@ -292,17 +328,21 @@ mod tests {
     #[test]
     fn the_configuration_is_free_of_mistakes_and_warnings() {
         let simulator = Simulator::bind(upstreams()).expect("free ports");
-        let text = config_text(addresses(), &addresses_of(&simulator));
+        for file in [None, Some("access.log"), Some("a \"quoted\" \\ ${NAME}")] {
+            let text = config_text(addresses(), &addresses_of(&simulator), file);
 
-        let loaded = crate::config::parse("demo", &text, &|_| None).unwrap_or_else(|report| panic!("{report}"));
+            let loaded = crate::config::parse("demo", &text, &|_| None).unwrap_or_else(|report| panic!("{report}"));
 
-        assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+            assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+            let output = file.map_or(LogOutput::Stdout, |file| LogOutput::File(file.into()));
+            assert_eq!(loaded.config.access_log.output, output);
+        }
     }
 
     #[test]
     fn the_banner_tries_every_route_that_the_configuration_has() {
         let routes: toml::Table = ROUTES.parse().expect("TOML");
-        let banner = banner(addresses());
+        let banner = banner(addresses(), None);
 
         for (name, route) in routes["route"].as_table().expect("a table") {
             let pattern = route["path"].as_str().expect("a path");

@@ -385,7 +385,11 @@ fn open(output: &LogOutput) -> io::Result<Option<File>> {
         LogOutput::Off => return Ok(None),
         LogOutput::Stdout => File::from(io::stdout().as_fd().try_clone_to_owned()?),
         LogOutput::Stderr => File::from(io::stderr().as_fd().try_clone_to_owned()?),
-        LogOutput::File(path) => OpenOptions::new().append(true).create(true).open(path)?,
+        LogOutput::File(path) => OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(path)
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?,
     }))
 }
 

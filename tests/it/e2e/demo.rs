@@ -75,6 +75,49 @@ async fn the_demo_shows_what_its_banner_says() {
     demo.ended().await;
 }
 
+#[tokio::test]
+async fn the_demo_listens_where_it_is_told_and_its_log_makes_a_waterfall() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let log = folder.path().join("access.log").display().to_string();
+    let demo = |listen: &str, admin: &str| {
+        let mut run = command(env!("CARGO_BIN_EXE_forebay"));
+        run.args(["demo", "--listen", listen, "--admin", admin, "--access-log", &log]);
+        Process::start("forebay demo", run)
+    };
+    let mut first = demo("127.0.0.2:0", "127.0.0.3:0");
+    let (sidecar, admin) = first
+        .output("prints what to try", |lines| Some((address_before(lines, "fast")?, address_before(lines, "metrics")?)))
+        .await;
+    assert_eq!([sidecar.ip(), admin.ip()].map(|ip| ip.to_string()), ["127.0.0.2", "127.0.0.3"]);
+    eventually("the sidecar is ready", async || {
+        http::get(admin, "/readyz").await.is_ok_and(|answer| answer.status == 200).then_some(())
+    })
+    .await;
+
+    let mut load = command(env!("CARGO_BIN_EXE_forebay"));
+    let (url, report) = (format!("http://{sidecar}/fast"), folder.path().join("report.json"));
+    load.args(["load", &url, "-r", "20", "-d", "1s", "--quiet", "--waterfall", &log, "--report-json"]).arg(&report);
+    let mut load = Process::start("forebay load", load);
+    load.ended().await;
+    let report = std::fs::read_to_string(report).expect("a report");
+    let report: serde_json::Value = serde_json::from_str(&report).expect("JSON");
+    assert!(report["waterfall"]["joined"].as_u64() > Some(0), "{report}");
+
+    for (option, listen, admin) in [
+        ("--listen", sidecar.to_string(), "127.0.0.1:0".to_owned()),
+        ("--admin", "127.0.0.1:0".to_owned(), admin.to_string()),
+    ] {
+        let mut second = demo(&listen, &admin);
+        assert_eq!(second.ended().await.code(), Some(1));
+        let said = second.stderr.all().join("\n");
+        assert!(said.contains(&format!("({option})")) && said.contains("the port is taken"), "{said}");
+    }
+    let mut open = demo("127.0.0.1:0", "0.0.0.0:0");
+    assert_eq!(open.ended().await.code(), Some(64));
+    first.signal(Signal::INT);
+    first.ended().await;
+}
+
 /// The second part of the banner: all at once, as nobody types it.
 async fn several_services_in_one_answer(sidecar: SocketAddr, admin: SocketAddr) {
     let whole = async |target: &str| {
