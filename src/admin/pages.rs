@@ -133,7 +133,7 @@ async fn show(
         let (content_type, content) = match format {
             Format::Html => (HTML, page::html::document(name, route.as_deref(), &view)),
             Format::Json => (JSON, format!("{:#}\n", view.json)),
-            Format::Text => (TEXT, views::text(&view.parts, &unpainted)),
+            Format::Text => (TEXT, views::text(&view.parts, usize::MAX, &unpainted)),
         };
         // Kept until the view is made, also when the client has left and nobody waits for it.
         (content_type, content, place)

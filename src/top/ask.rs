@@ -31,14 +31,24 @@ const MAX_ANSWER: usize = 64 << 20;
 pub struct Question {
     address: SocketAddr,
     name: Name,
-    path: String,
+    /// As it stands in the query.
+    route: String,
     token: Option<String>,
 }
 
 impl Question {
     pub fn new(address: SocketAddr, name: Name, route: Option<&str>, token: Option<String>) -> Self {
         let route = route.map_or_else(String::new, |route| format!("&route={route}"));
-        Self { address, name, path: format!("/{}?format=json{route}", name.as_str()), token }
+        Self { address, name, route, token }
+    }
+
+    /// From now on another view is asked for.
+    pub fn turn_to(&mut self, name: Name) {
+        self.name = name;
+    }
+
+    fn path(&self) -> String {
+        format!("/{}?format=json{}", self.name.as_str(), self.route)
     }
 
     /// The view as what is shown of it; or why not, as a sentence.
@@ -63,7 +73,7 @@ impl Question {
         let stream = stream.map_err(|error| self.failed(format!("cannot connect: {error}; name it with --admin")))?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.failed(error))?;
-        let mut request = Request::get(&self.path).header(HOST, self.address.to_string()).header(CONNECTION, "close");
+        let mut request = Request::get(self.path()).header(HOST, self.address.to_string()).header(CONNECTION, "close");
         if let Some(token) = &self.token {
             let value = HeaderValue::try_from(format!("Bearer {token}"));
             request = request.header(AUTHORIZATION, value.map_err(|_| format!("{TOKEN} is not a token"))?);
@@ -102,6 +112,6 @@ impl Question {
     }
 
     fn failed(&self, why: impl std::fmt::Display) -> String {
-        format!("http://{}{}: {why}", self.address, self.path)
+        format!("http://{}{}: {why}", self.address, self.path())
     }
 }

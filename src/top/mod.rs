@@ -2,6 +2,7 @@
 //! has it; knows nothing else of that process.
 
 mod ask;
+mod keys;
 mod screen;
 
 use std::io::{self, IsTerminal};
@@ -11,6 +12,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use self::ask::Question;
+use self::keys::{Key, Keys};
 use self::screen::Screen;
 use crate::admin::page::views::Name;
 use crate::exit_code::Exit;
@@ -46,6 +48,13 @@ pub enum Shown {
 }
 
 impl Shown {
+    const ALL: [Self; 4] = [Self::Overview, Self::Latency, Self::Requests, Self::Limits];
+
+    fn next(self) -> Self {
+        let place = Self::ALL.iter().position(|shown| *shown == self).unwrap_or_default();
+        Self::ALL[(place + 1) % Self::ALL.len()]
+    }
+
     const fn name(self) -> Name {
         match self {
             Self::Overview => Name::Overview,
@@ -56,11 +65,11 @@ impl Shown {
     }
 }
 
-/// Shows the view until Ctrl-C, or once. A process that cannot be asked at first is an error; one that is gone later is
+/// Shows the view until `q` or Ctrl-C, or once. A process that cannot be asked at first is an error; one that is gone later is
 /// waited for.
 pub async fn run(options: &Options) -> Result<Exit, String> {
     let token = std::env::var(TOKEN).ok();
-    let question = Question::new(options.admin, options.view.name(), options.route.as_deref(), token);
+    let mut question = Question::new(options.admin, options.view.name(), options.route.as_deref(), token);
     let mut parts = question.ask().await?;
     let stdout = io::stdout();
     if options.once || !stdout.is_terminal() {
@@ -74,7 +83,7 @@ pub async fn run(options: &Options) -> Result<Exit, String> {
         }
     }
     let mut screen = Screen::open(stdout).map_err(|error| error.to_string())?;
-    let shown = show(&question, parts, &mut screen, options.every);
+    let shown = show(&mut question, options.view, parts, &mut screen, options.every);
     tokio::select! {
         shown = shown => shown.map_err(|error| error.to_string())?,
         interrupted = tokio::signal::ctrl_c() => interrupted.map_err(|error| error.to_string())?,
@@ -82,17 +91,29 @@ pub async fn run(options: &Options) -> Result<Exit, String> {
     Ok(Exit::Done)
 }
 
-/// Ends only when the terminal does.
+/// Until the key for the end, or the terminal's.
 async fn show(
-    question: &Question,
+    question: &mut Question,
+    mut view: Shown,
     mut parts: Vec<crate::admin::page::views::Part>,
     screen: &mut Screen,
     every: Duration,
 ) -> io::Result<()> {
+    let mut keys = Keys::open()?;
     let mut trouble = None;
     loop {
-        screen.draw(&parts, trouble.as_deref())?;
-        tokio::time::sleep(every).await;
+        screen.draw(&parts, trouble.as_deref(), Key::HELP)?;
+        tokio::select! {
+            key = keys.next() => {
+                view = match key {
+                    Key::End => return Ok(()),
+                    Key::Next => view.next(),
+                    Key::View(view) => view,
+                };
+                question.turn_to(view.name());
+            }
+            () = tokio::time::sleep(every) => {}
+        }
         match question.ask().await {
             Ok(news) => (parts, trouble) = (news, None),
             Err(error) => trouble = Some(error),

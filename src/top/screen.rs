@@ -1,6 +1,6 @@
 //! The terminal: pictures one over the other on a screen of their own, which is given back at the end.
 
-use std::io::{self, Stdout, Write};
+use std::io::{self, IsTerminal, Stdout, Write};
 
 use crate::admin::page::table::Tone;
 use crate::admin::page::views::{self, Part};
@@ -20,9 +20,9 @@ impl Screen {
     }
 
     /// One write for the whole picture, or it flickers.
-    pub fn draw(&mut self, parts: &[Part], trouble: Option<&str>) -> io::Result<()> {
+    pub fn draw(&mut self, parts: &[Part], trouble: Option<&str>, help: &str) -> io::Result<()> {
         let rows = rustix::termios::tcgetwinsize(&self.output).map_or(24, |size| usize::from(size.ws_row));
-        let picture = picture(parts, &Look::of(&self.output), trouble, rows.max(3));
+        let picture = picture(parts, &Look::of(&self.output), trouble, help, rows.max(3));
         self.output.write_all(picture.as_bytes())?;
         self.output.flush()
     }
@@ -36,11 +36,11 @@ impl Drop for Screen {
 }
 
 /// From the upper left, each line to its end, the rest cleared.
-fn picture(parts: &[Part], look: &Look, trouble: Option<&str>, rows: usize) -> String {
-    let mut lines: Vec<String> = text(parts, look).lines().map(str::to_owned).collect();
+fn picture(parts: &[Part], look: &Look, trouble: Option<&str>, help: &str, rows: usize) -> String {
+    let mut lines: Vec<String> = text(parts, look, look.width).lines().map(str::to_owned).collect();
     let last = match trouble {
         Some(trouble) => look.bad(format!("{trouble}; trying again")).into_owned(),
-        None => look.dim("Ctrl-C ends").into_owned(),
+        None => look.dim(help).into_owned(),
     };
     if lines.len() > rows - 1 {
         let hidden = lines.len() - (rows - 2);
@@ -54,17 +54,18 @@ fn picture(parts: &[Part], look: &Look, trouble: Option<&str>, rows: usize) -> S
 /// For a pipe, or once.
 pub fn print(parts: &[Part], look: &Look) -> io::Result<()> {
     let mut output = io::stdout().lock();
-    output.write_all(text(parts, look).as_bytes())?;
+    let width = if output.is_terminal() { look.width } else { usize::MAX };
+    output.write_all(text(parts, look, width).as_bytes())?;
     output.flush()
 }
 
-fn text(parts: &[Part], look: &Look) -> String {
+fn text(parts: &[Part], look: &Look, width: usize) -> String {
     let paint = |tone: Tone, text: &str| match tone {
         Tone::Plain => text.to_owned(),
         Tone::Warn => look.bold(text).into_owned(),
         Tone::Bad => look.bad(text).into_owned(),
     };
-    views::text(parts, &paint)
+    views::text(parts, width, &paint)
 }
 
 #[cfg(test)]
@@ -83,11 +84,11 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_counted() {
-        let whole = picture(&parts(), &Look::PLAIN, None, 24);
-        let cut = picture(&parts(), &Look::PLAIN, Some("gone"), 5);
+        let whole = picture(&parts(), &Look::PLAIN, None, "q ends", 24);
+        let cut = picture(&parts(), &Look::PLAIN, Some("gone"), "q ends", 5);
 
         assert_eq!(whole.matches("\r\n").count(), 7, "{whole}");
-        assert!(whole.ends_with("Ctrl-C ends\x1b[K\x1b[J"), "{whole:?}");
+        assert!(whole.ends_with("q ends\x1b[K\x1b[J"), "{whole:?}");
         let lines: Vec<&str> = cut.split("\r\n").collect();
         assert_eq!(lines.len(), 5);
         assert!(lines[3].starts_with("... and 4 more lines"), "{cut:?}");
@@ -96,10 +97,10 @@ mod tests {
 
     #[test]
     fn colours_are_for_terminals_only() {
-        let coloured = text(&parts(), &Look { colour: true, width: 80 });
+        let coloured = text(&parts(), &Look { colour: true, width: 80 }, 80);
 
         assert!(coloured.contains("\x1b[1;31m3 !!\x1b[0m"), "{coloured:?}");
-        assert!(!text(&parts(), &Look::PLAIN).contains('\x1b'));
+        assert!(!text(&parts(), &Look::PLAIN, 80).contains('\x1b'));
     }
 
     #[test]
@@ -110,7 +111,7 @@ mod tests {
         table.rows[0].cells[0] = Cell::text("a\x1b[2J\nb").note("c\u{202e}d");
         parts[0] = Part::Block { id: "state", html: String::new(), text: "up\x1b]0;title\x07\nsecond\n".into() };
 
-        let shown = text(&parts, &Look::PLAIN);
+        let shown = text(&parts, &Look::PLAIN, 80);
 
         assert!(!shown.contains(['\x1b', '\x07', '\u{9b}', '\u{202e}']), "{shown:?}");
         assert!(shown.starts_with("up\u{fffd}]0;title\u{fffd}\nsecond\n"), "{shown:?}");

@@ -166,8 +166,8 @@ impl Table {
         out
     }
 
-    /// Columns aligned; `paint` may colour what is not plain.
-    pub fn text(&self, paint: &dyn Fn(Tone, &str) -> String) -> String {
+    /// Columns aligned; `paint` may colour what is not plain. Lines of the past give way when the table is wider than `width`.
+    pub fn text(&self, width: usize, paint: &dyn Fn(Tone, &str) -> String) -> String {
         let mut out = format!("{}\n", printable(&self.title));
         if self.rows.is_empty() {
             out.push_str(&format!("  {}\n", self.empty));
@@ -181,6 +181,13 @@ impl Table {
                 cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
             })
             .collect();
+        let mut shown: Vec<usize> = (0..head.len()).collect();
+        let fits = |shown: &[usize]| shown.iter().map(|index| 2 + widths[*index]).sum::<usize>() <= width;
+        while !fits(&shown) {
+            let line = shown.iter().rposition(|index| self.columns[*index].kind == Kind::Line);
+            let Some(line) = line else { break };
+            shown.remove(line);
+        }
         let pad = |text: &str, index: usize| {
             let width = widths[index];
             match self.columns[index].kind {
@@ -189,10 +196,10 @@ impl Table {
             }
         };
         let join = |cells: Vec<String>| format!("  {}\n", cells.join("  ").trim_end());
-        out.push_str(&join(head.iter().enumerate().map(|(index, title)| pad(title, index)).collect()));
+        out.push_str(&join(shown.iter().map(|index| pad(&head[*index], *index)).collect()));
         for (row, plain) in self.rows.iter().zip(&plain) {
-            let cells = plain.iter().zip(&row.cells).enumerate();
-            out.push_str(&join(cells.map(|(index, (text, cell))| paint(cell.tone, &pad(text, index))).collect()));
+            let cells = shown.iter().filter_map(|index| Some((*index, plain.get(*index)?, row.cells.get(*index)?)));
+            out.push_str(&join(cells.map(|(index, text, cell)| paint(cell.tone, &pad(text, index))).collect()));
             for note in row.cells.iter().map(|cell| &cell.note).filter(|note| !note.is_empty()) {
                 out.push_str(&format!("      {}\n", printable(note)));
             }
@@ -243,7 +250,9 @@ mod tests {
         assert!(html.contains("<a href=\"/requests?route=a&amp;b\">&lt;a&gt;</a>"), "{html}");
         assert!(html.contains("data-key=\"a&quot;b\""), "{html}");
         assert!(
-            html.contains("<td class=\"bad\">12/s<b role=\"img\" aria-label=\"bad\">!!</b><small>more &lt;b&gt;</small>"),
+            html.contains(
+                "<td class=\"bad\">12/s<b role=\"img\" aria-label=\"bad\">!!</b><small>more &lt;b&gt;</small>"
+            ),
             "{html}"
         );
         assert!(html.contains("title=\"Says &lt;what&gt; it is.\""), "{html}");
@@ -251,7 +260,7 @@ mod tests {
 
     #[test]
     fn text_is_aligned_and_says_what_is_bad_without_colour() {
-        let text = table().text(&unpainted);
+        let text = table().text(usize::MAX, &unpainted);
 
         assert_eq!(text, "Routes & more\n  name     rate  trend\n  <a>   12/s !!  ▁▅█\n      more <b>\n");
     }
@@ -260,7 +269,7 @@ mod tests {
     fn an_empty_table_says_so() {
         let table = Table { rows: Vec::new(), ..table() };
 
-        assert_eq!(table.text(&unpainted), "Routes & more\n  none\n");
+        assert_eq!(table.text(usize::MAX, &unpainted), "Routes & more\n  none\n");
         assert!(table.html().contains("<p class=\"empty\">none</p>"));
     }
 }

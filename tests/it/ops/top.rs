@@ -6,6 +6,7 @@ use std::process::Output;
 use tokio::process::Command;
 
 use crate::support::forebay::Forebay;
+use crate::support::process::{Process, command};
 use crate::support::{eventually, http};
 
 const CONFIG: &str =
@@ -45,6 +46,31 @@ async fn each_view_is_shown_as_the_page_has_it() {
         assert!(output.status.success() && shown.contains(wanted), "{view}: {shown}{errors}");
         assert!(!shown.contains('\u{1b}'), "no colours into a pipe: {shown:?}");
     }
+}
+
+/// `script` gives it a terminal of 24 lines and 80 columns.
+#[tokio::test]
+async fn in_a_terminal_keys_turn_to_other_views_and_end_it() {
+    let forebay = Forebay::start(CONFIG).await;
+    let mut run = command("script");
+    let top = format!("stty cols 80 rows 24; {} top --admin {}", env!("CARGO_BIN_EXE_forebay"), forebay.admin());
+    run.args(["--quiet", "--return", "--command", &top, "/dev/null"]);
+    let mut top = Process::start("forebay top", run);
+
+    let shows = |what: &'static str| move |lines: &[String]| lines.iter().any(|line| line.contains(what)).then_some(());
+    top.output("shows the overview", shows("Upstreams")).await;
+    top.types("\t");
+    top.output("shows the latency", shows("deadline")).await;
+    top.types("4");
+    top.output("shows the limits", shows("No rate_limit")).await;
+    top.types("q");
+    let status = top.ended().await;
+
+    let shown = top.stdout.all().join("\n");
+    assert!(status.success(), "{status}: {shown}");
+    assert!(shown.contains("\u{1b}[?1049h") && shown.trim_end().ends_with("\u{1b}[?1049l"), "{shown:?}");
+    // The peak and the limit are there, since the lines of the past have given way.
+    assert!(shown.contains("In flight now") && !shown.contains("2 min"), "{shown}");
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! A child process with its output, which ends with the test.
 
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -17,7 +17,7 @@ pub struct Process {
     name: String,
     child: Child,
     /// Held open: the test services end when it closes.
-    _stdin: Option<ChildStdin>,
+    stdin: Option<ChildStdin>,
     readers: Vec<JoinHandle<()>>,
     pub stdout: Lines,
     pub stderr: Lines,
@@ -63,7 +63,7 @@ impl Process {
             stdout.collect(child.stdout.take().expect("piped")),
             stderr.collect(child.stderr.take().expect("piped")),
         ];
-        Self { name: name.to_owned(), _stdin: child.stdin.take(), child, readers, stdout, stderr }
+        Self { name: name.to_owned(), stdin: child.stdin.take(), child, readers, stdout, stderr }
     }
 
     pub fn id(&self) -> u32 {
@@ -87,6 +87,11 @@ impl Process {
         let called =
             |task: &u32| std::fs::read_to_string(format!("{tasks}/{task}/comm")).is_ok_and(|is| is.trim_end() == name);
         numbers.iter().filter(|task| called(task)).map(|task| cpu_ticks(&format!("{tasks}/{task}/stat"))).collect()
+    }
+
+    /// Writes to its standard input.
+    pub fn types(&mut self, text: &str) {
+        self.stdin.as_mut().expect("piped").write_all(text.as_bytes()).expect("it reads");
     }
 
     pub fn signal(&self, signal: Signal) {

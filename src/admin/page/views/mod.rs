@@ -85,10 +85,10 @@ pub fn make(name: Name, route: Option<&str>, now: &Now<'_>) -> View {
     View { json, parts: all }
 }
 
-/// For a terminal; `paint` may colour what is not plain. Nothing that a value holds steers the terminal.
-pub fn text(parts: &[Part], paint: &dyn Fn(Tone, &str) -> String) -> String {
+/// For a terminal of this width; `paint` may colour what is not plain. Nothing that a value holds steers the terminal.
+pub fn text(parts: &[Part], width: usize, paint: &dyn Fn(Tone, &str) -> String) -> String {
     let text = |part: &Part| match part {
-        Part::Table(table) => table.text(paint),
+        Part::Table(table) => table.text(width, paint),
         Part::Block { text, .. } => text.split('\n').map(printable).collect::<Vec<_>>().join("\n"),
     };
     parts.iter().map(text).filter(|text| !text.is_empty()).collect::<Vec<_>>().join("\n")
