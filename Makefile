@@ -11,7 +11,7 @@
 #   make pictures the pictures of the built-in page in docs/, anew; look at them before committing
 .DEFAULT_GOAL := test
 .PHONY: run setup setup-build check generated test bless docs pictures fuzz bench bench-quick bench-aggregate bench-truth bench-rate bench-scrape \
-	bench-gate bench-setup package package-test
+	bench-gate bench-setup bench-setup-oha package package-test
 
 CARGO ?= cargo
 FUZZ_SECONDS ?= 60
@@ -76,23 +76,27 @@ fuzz: setup-build
 bench-setup: setup-build
 	scripts/bench-setup.sh
 
+# And oha: eight minutes, once.
+bench-setup-oha: setup-build
+	scripts/bench-setup.sh oha
+
 # Beside nginx, HAProxy, bare pingora and a byte forwarder; writes benches/results.md. Within 20 minutes; bench-quick within 6.
-bench: bench-setup
+bench: bench-setup-oha
 	benches/run.py bench
 
-bench-quick: bench-setup
+bench-quick: bench-setup-oha
 	benches/run.py bench --quick
 
 # Only what an aggregate costs, beside hyper-util and the tutorial's aggregator in Python. Within 4 minutes.
 bench-aggregate: bench-setup
 	benches/run.py bench --quick --only aggregate --out target/bench-aggregate.md
 
-# What forebay load, wrk, hey and h2load say about latencies that are known. Within 3 minutes.
-bench-truth: bench-setup
+# What forebay load, wrk, hey, h2load and oha say about latencies that are known. Within 3 minutes.
+bench-truth: bench-setup-oha
 	benches/run.py bench --only truth --out target/bench-truth.md
 
-# The highest rate that forebay load, h2load and hey hold on one core, beside wrk, and how late releases are. Within 5 minutes.
-bench-rate: bench-setup
+# The highest rate that forebay load, h2load, hey and oha hold on one core, beside wrk, and how late releases are. Within 5 minutes.
+bench-rate: bench-setup-oha
 	benches/run.py bench --quick --only rate --out target/bench-rate.md
 
 # What a scrape of 10,000 series costs, and what it does to the requests beside it. Within 3 minutes.

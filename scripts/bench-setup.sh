@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what `make bench` needs beside a Rust toolchain, and builds Forebay and the comparators for release.
+# Installs what `make bench` needs beside a Rust toolchain, and builds Forebay and the comparators for release. With `oha`, that
+# load generator as well: Debian has no package of it, and building it takes some eight minutes, once.
 #
 # nginx and HAProxy are only ever run by the harness, on loopback: their packages must not start services. Debian asks
 # `policy-rc.d` before it starts anything; where there is none, one that says no stands in for the installation.
@@ -28,6 +29,11 @@ if ((${#missing[@]})); then
     if [[ -d /run/systemd/system ]]; then
         "${as_root[@]}" systemctl disable --quiet nginx haproxy 2>/dev/null || true
     fi
+fi
+
+oha=1.16.0
+if [[ ${1:-} == oha && $(target/tools/oha/bin/oha --version 2>/dev/null) != "oha $oha" ]]; then
+    cargo install oha --version "$oha" --locked --root target/tools/oha
 fi
 
 # The Python aggregator runs on what the test services run on.

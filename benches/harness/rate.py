@@ -18,7 +18,7 @@ from pathlib import Path
 
 from .measure import Spread, interleaved
 from .process import LOAD_CPU, PROXY_CPU, BenchError, busy_seconds, on_cpu
-from .targets import UPSTREAM_PORT
+from .targets import OHA, UPSTREAM_PORT
 
 CONNECTIONS = 64
 SECONDS = 2
@@ -176,6 +176,13 @@ def ask_hey(url, rate, *_):
     return trial(rate, sum(int(words[1]) for words in counts), False, cpu, disturbed)
 
 
+def ask_oha(url, rate, *_):
+    """It counts from when a request was due, and has no requests that were not sent: those answered are what it held."""
+    shape = ["-z", f"{SECONDS}s", "-c", str(CONNECTIONS), "-q", f"{rate:.0f}", "--latency-correction", "--no-tui"]
+    text, _, cpu, disturbed = run([OHA, *shape, "--worker-threads", "1", "--output-format", "json", url])
+    return trial(rate, json.loads(text)["statusCodeDistribution"].get("200", 0), False, cpu, disturbed)
+
+
 def ask_wrk(url, _, *__):
     text, _, cpu, disturbed = run(["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{SECONDS}s", url])
     line = next((line for line in text.splitlines() if " requests in " in line), None)
@@ -198,4 +205,4 @@ def lateness_of(url, kind, rounds, scratch, forebay, progress):
     return [Spread.of(list(column)) for column in zip(*found)]
 
 
-TOOLS = {"forebay load": ask_forebay, "h2load": ask_h2load, "hey": ask_hey, "wrk": ask_wrk}
+TOOLS = {"forebay load": ask_forebay, "h2load": ask_h2load, "hey": ask_hey, "oha": ask_oha, "wrk": ask_wrk}

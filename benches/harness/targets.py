@@ -50,6 +50,8 @@ SOURCE_COUNTS = [3, 10, 100, 1000]
 # For callgrind: ten sources that answer one after the other, so that each answer is a wake-up of its own.
 STAGGERED = [20 + 3 * nth for nth in range(10)]
 PYTHON = REPOSITORY / "target" / "services-venv" / "bin" / "python"
+# `scripts/bench-setup.sh oha` puts it there.
+OHA = str(REPOSITORY / "target" / "tools" / "oha" / "bin" / "oha")
 
 NGINX_COMMON = """
 worker_processes 1;

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .process import LOAD_CPU, PROXY_CPU, BenchError, Server, on_cpu
+from .targets import OHA
 
 RATE, SECONDS, CONNECTIONS = 1000, 10, 50
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
@@ -131,4 +132,12 @@ def ask_h2load(url, scratch, _):
     return Told.of([float(line.split()[2]) / 1000 for line in log.read_text().splitlines()])
 
 
-TOOLS = {"forebay load": ask_forebay, "wrk": ask_wrk, "hey": ask_hey, "h2load": ask_h2load}
+def ask_oha(url, *_):
+    shape = ["-z", f"{SECONDS}s", "-c", str(CONNECTIONS), "-q", str(RATE), "--latency-correction", "--no-tui"]
+    told = json.loads(run([OHA, *shape, "--worker-threads", "1", "--output-format", "json", url]))
+    percentiles, summary = told["latencyPercentiles"], told["summary"]
+    at = [percentiles[name] * 1000 for name in ("p50", "p90", "p95", "p99")]
+    return Told(sum(told["statusCodeDistribution"].values()), at, summary["slowest"] * 1000, summary["average"] * 1000)
+
+
+TOOLS = {"forebay load": ask_forebay, "wrk": ask_wrk, "hey": ask_hey, "h2load": ask_h2load, "oha": ask_oha}
