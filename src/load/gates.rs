@@ -371,12 +371,19 @@ pub fn judge(gates: &[Gate], result: &mut RunResult) -> Result<(), HistogramErro
         let evidence = Evidence::of_result(result)?;
         gates.iter().map(|gate| gate.evaluate(&evidence)).collect()
     };
+    note_missed(result);
     Ok(())
+}
+
+/// Writes the missed gates into the verdict.
+pub fn note_missed(result: &mut RunResult) {
+    let missed = result.gates.iter().filter(|gate| gate.passed == Some(false));
+    result.verdict.gates_missed = missed.map(|gate| gate.gate.clone()).collect();
 }
 
 /// Whether any gate of a result was missed: exit code 3.
 pub fn missed(result: &RunResult) -> bool {
-    result.gates.iter().any(|gate| gate.passed == Some(false))
+    !result.verdict.gates_missed.is_empty()
 }
 
 /// The first gate that a run under way misses, for `--abort-on-fail`. Nothing is said before there are enough samples

@@ -222,6 +222,16 @@ fn an_interrupted_run_is_not_judged() {
     assert!(!missed(&result));
 }
 
+#[test]
+fn a_void_run_says_what_it_missed() {
+    let mut result = crate::load::report::fixture::void();
+
+    judge(&[gate("timeouts=0"), gate("errors<50%"), gate("max<1s")], &mut result).expect("whole histograms");
+
+    assert_eq!(result.verdict.outcome, Outcome::Void);
+    assert_eq!(result.verdict.gates_missed, ["timeouts=0", "max<1s"]);
+}
+
 proptest! {
     #[test]
     fn reading_a_gate_never_panics(text in "\\PC*") {

@@ -304,6 +304,9 @@ pub struct Verdict {
     /// Why it is void. Also filled for an interrupted run whose numbers would be.
     #[serde(default)]
     pub reasons: Vec<Reason>,
+    /// Gates that were missed, also where exit code and outcome are those of a void run.
+    #[serde(default)]
+    pub gates_missed: Vec<String>,
 }
 
 impl Verdict {
@@ -314,7 +317,7 @@ impl Verdict {
             (false, false) => Outcome::Void,
             (false, true) => Outcome::Complete,
         };
-        Self { outcome, reasons }
+        Self { outcome, reasons, gates_missed: Vec::new() }
     }
 }
 

@@ -92,7 +92,9 @@ fn judge(result: &mut RunResult) {
 
 pub(crate) fn void() -> RunResult {
     let late = Reason { rule: Rule::Lateness, text: "requests left 12 ms late (p99): use a machine of its own".into() };
-    RunResult { verdict: Verdict::new(false, vec![late]), ..result() }
+    let mut result = RunResult { verdict: Verdict::new(false, vec![late]), ..result() };
+    judge(&mut result);
+    result
 }
 
 pub(crate) fn interrupted() -> RunResult {

@@ -9,7 +9,7 @@ use super::super::answers::Answers;
 use super::super::censored::{Censored, Reading, Statistic};
 use super::super::result::{Distribution, Outcome, RunResult, Totals};
 use super::svg::escape;
-use super::{HistogramError, explain, format, repeat_line, targets, verdict, what_ran};
+use super::{HistogramError, explain, format, hidden_misses, repeat_line, targets, verdict, what_ran};
 
 mod bins;
 mod charts;
@@ -85,7 +85,8 @@ impl Page {
             Outcome::Interrupted => heading,
         };
         self.push(&format!("<section class=\"verdict {class}\"><strong>{words}</strong>"));
-        self.list(&reasons);
+        let missed = hidden_misses(result).map(|missed| format!("Gates missed: {missed}"));
+        self.list(&reasons.into_iter().chain(missed).collect::<Vec<_>>());
         self.push("</section>");
         if !result.notes.is_empty() {
             self.push("<section class=\"verdict warn\"><strong>Notes</strong>");

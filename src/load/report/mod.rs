@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::os::fd::AsFd;
 
 use super::ErrorKind;
-use super::result::{Outcome, RunResult};
+use super::result::{Outcome, RunResult, Verdict};
 use super::waterfall::record::Cohort;
 use super::waterfall::segments;
 
@@ -121,6 +121,13 @@ fn verdict(result: &RunResult) -> (&'static str, Vec<String>) {
         Outcome::Void => "VOID",
     };
     (heading, reasons)
+}
+
+/// What a void run hides behind its exit code.
+fn hidden_misses(result: &RunResult) -> Option<String> {
+    let Verdict { outcome, gates_missed: missed, .. } = &result.verdict;
+    let hidden = *outcome == Outcome::Void && !missed.is_empty();
+    hidden.then(|| format!("{}: the exit code is 4 all the same, not 3", missed.join(", ")))
 }
 
 /// The command that does the same again: what was typed, with the seed if that was drawn.

@@ -298,6 +298,7 @@ const OBJECTS: &[Object] = &[
         fields: &[
             ("outcome", Kind::Words(&["complete", "interrupted", "void"]), true, "Numbers of a void run mean nothing."),
             ("reasons", Kind::List("reason"), true, "Why it is void, or would be."),
+            ("gates_missed", Kind::Texts, true, "The gates that were missed, in a void run as well."),
         ],
     },
     Object {

@@ -2,7 +2,9 @@
 
 use super::super::censored::{Censored, Reading, Statistic};
 use super::super::result::{Outcome, RunResult, Totals};
-use super::{HistogramError, Look, explain, format, measured_seconds, repeat_line, targets, verdict, what_ran};
+use super::{
+    HistogramError, Look, explain, format, hidden_misses, measured_seconds, repeat_line, targets, verdict, what_ran,
+};
 
 mod answers;
 mod waterfall;
@@ -101,6 +103,9 @@ impl Page<'_> {
         self.line(&heading);
         for reason in reasons {
             self.item("  because", &reason);
+        }
+        if let Some(missed) = hidden_misses(result) {
+            self.item("  missed", &missed);
         }
         self.gap();
     }

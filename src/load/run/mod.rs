@@ -228,6 +228,7 @@ fn judge(all: &[Gate], missed: Option<GateRecord>, result: &mut RunResult) -> Re
         if let Some(gate) = result.gates.iter_mut().find(|gate| gate.gate == missed.gate) {
             *gate = missed;
         }
+        gates::note_missed(result);
     }
     Ok(())
 }
