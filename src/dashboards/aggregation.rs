@@ -76,7 +76,7 @@ fn answers() -> Vec<Panel> {
             "Completeness",
             "Complete, partial or failed. Mostly complete when all is well.",
             "reqps",
-            (rate(&metrics::AGGREGATE_ANSWERS, "route, completeness", ""), "{{route}} {{completeness}}"),
+            (rate(&metrics::AGGREGATE_ANSWERS, "route, completeness", ""), "{{completeness}} {{route}}"),
         ),
         Panel::lines(
             "Speed-up by route",
@@ -91,13 +91,16 @@ fn answers() -> Vec<Panel> {
 fn sources() -> Vec<Panel> {
     let last = rate(&metrics::SOURCE_LAST, "route, source", "");
     let all = rate(&metrics::SOURCE_LAST, "route", "");
+    let whole = quantile("0.99", &metrics::REQUEST_DURATION, "route");
+    let aggregates = rate(&metrics::AGGREGATE_ANSWERS, "route", "");
     vec![
         Panel::lines(
             "The whole against its sources, p99",
             "The aggregate is as slow as its slowest way. A source that lies flat at its timeout is what that timeout ended.",
             "s",
             vec![
-                (quantile("0.99", &metrics::REQUEST_DURATION, "route"), "whole {{route}}"),
+                // Other routes have durations as well, and "All" lets them in.
+                (format!("({whole}) and on (route) {aggregates}"), "whole {{route}}"),
                 (quantile("0.99", &metrics::SOURCE_DURATION, "route, source"), "{{route}} {{source}}"),
                 (largest(&metrics::TIMEOUT, "name", r#"scope="source",phase="source""#), "limit {{name}}"),
             ],
@@ -116,14 +119,14 @@ fn sources() -> Vec<Panel> {
             "reqps",
             (
                 rate(&metrics::SOURCE_OUTCOMES, "route, source, outcome", "") + " > 0",
-                "{{route}} {{source}} {{outcome}}",
+                "{{outcome}} {{route}} {{source}}",
             ),
         ),
         Panel::lines(
             "Failures of sources by reason",
             "Also where a fallback took their place. docs/reasons.md says for each reason what happened and what to change.",
             "reqps",
-            vec![(rate(&metrics::SOURCE_FAILURES, "route, source, reason", ""), "{{route}} {{source}} {{reason}}")],
+            vec![(rate(&metrics::SOURCE_FAILURES, "route, source, reason", ""), "{{reason}} {{route}} {{source}}")],
         ),
     ]
 }
@@ -142,7 +145,7 @@ fn lists() -> Vec<Panel> {
              means that the configuration asks twice for one thing.",
             "reqps",
             vec![
-                (rate(&metrics::SOURCE_ITEMS, "route, source, result", ""), "{{route}} {{source}} {{result}}"),
+                (rate(&metrics::SOURCE_ITEMS, "route, source, result", ""), "{{result}} {{route}} {{source}}"),
                 (rate(&metrics::SOURCE_COALESCED, "route, source", ""), "saved {{route}} {{source}}"),
             ],
         ),

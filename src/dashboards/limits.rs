@@ -47,8 +47,8 @@ fn in_flight() -> Vec<Panel> {
             "At the limit, requests queue: as asked, if the service bears no more. All instances added up.",
             "short",
             vec![
-                (total(&metrics::PERMITS_IN_USE, "scope, name"), "in use {{scope}} {{name}}"),
-                (total(&metrics::PERMITS_LIMIT, "scope, name"), "limit {{scope}} {{name}}"),
+                (total(&metrics::PERMITS_IN_USE, "scope, name"), "in use {{name}} ({{scope}})"),
+                (total(&metrics::PERMITS_LIMIT, "scope, name"), "limit {{name}} ({{scope}})"),
             ],
         ),
     ]
@@ -61,17 +61,17 @@ fn queues() -> Vec<Panel> {
             "Short queues that empty again take up bursts. One that is never empty only adds to every wait.",
             "short",
             vec![
-                (total(&metrics::QUEUE_DEPTH, "scope, name"), "queued {{scope}} {{name}}"),
-                (total(&metrics::QUEUE_CAPACITY, "scope, name"), "capacity {{scope}} {{name}}"),
+                (total(&metrics::QUEUE_DEPTH, "scope, name"), "queued {{name}} ({{scope}})"),
+                (total(&metrics::QUEUE_CAPACITY, "scope, name"), "capacity {{name}} ({{scope}})"),
             ],
         ),
         Panel::lines(
             "Wait in the queue",
-            "Of those who waited. Near the queue's timeout, others are being refused.",
+            "Of all who asked for a permit; below a millisecond, it was free. Near the queue's timeout, others are being refused.",
             "s",
             vec![
-                (quantile("0.5", &metrics::QUEUE_WAIT, "scope, name"), "p50 {{scope}} {{name}}"),
-                (quantile("0.99", &metrics::QUEUE_WAIT, "scope, name"), "p99 {{scope}} {{name}}"),
+                (quantile("0.5", &metrics::QUEUE_WAIT, "scope, name"), "p50 {{name}} ({{scope}})"),
+                (quantile("0.99", &metrics::QUEUE_WAIT, "scope, name"), "p99 {{name}} ({{scope}})"),
             ],
         ),
         Panel::lines(
@@ -79,7 +79,7 @@ fn queues() -> Vec<Panel> {
             "Admitted is well. Full and timeout are load that was shed: more instances, or slower clients. Abandoned is a client \
              that left, or a deadline that passed.",
             "reqps",
-            vec![(rate(&metrics::QUEUE_RESULTS, "scope, name, result", ""), "{{scope}} {{name}} {{result}}")],
+            vec![(rate(&metrics::QUEUE_RESULTS, "scope, name, result", ""), "{{result}} {{name}} ({{scope}})")],
         ),
     ]
 }
@@ -90,7 +90,7 @@ fn rates() -> Vec<Panel> {
             "Decisions of rate limits",
             "Rejected or delayed: a client asks for more than its rate. Shadow says what a limit would do.",
             "reqps",
-            vec![(rate(&metrics::RATE_LIMIT_DECISIONS, "limiter, decision", ""), "{{limiter}} {{decision}}")],
+            vec![(rate(&metrics::RATE_LIMIT_DECISIONS, "limiter, decision", ""), "{{decision}} {{limiter}}")],
         ),
         Panel::lines(
             "Keys of rate limits",
@@ -123,7 +123,7 @@ fn clients() -> Vec<Panel> {
             "Limits for each client",
             "Decisions of client_in_flight. Rejected: single clients have too many requests in flight.",
             "reqps",
-            vec![(rate(&metrics::CLIENT_LIMIT_DECISIONS, "route, decision", ""), "{{route}} {{decision}}")],
+            vec![(rate(&metrics::CLIENT_LIMIT_DECISIONS, "route, decision", ""), "{{decision}} {{route}}")],
         ),
         Panel::lines(
             "Keys of client limits",

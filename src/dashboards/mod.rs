@@ -86,10 +86,11 @@ impl Dashboard {
                 "keepTime": true, "targetBlank": false, "icon": "external link", "tooltip": "", "url": "",
             }],
             "annotations": { "list": [
-                annotation("Reloads", "blue", &changes(&catalogue::CONFIG_LAST_RELOAD_SUCCESS_TIMESTAMP)),
-                annotation("Restarts", "orange", &changes(&catalogue::PROCESS_START_TIME)),
-                annotation("Load tests", "purple", &load_tests()),
-                annotation("Faults on purpose", "red", &faults()),
+                annotation("Reloads", "blue", &changes(&catalogue::CONFIG_LAST_RELOAD_SUCCESS_TIMESTAMP), "{{instance}}"),
+                annotation("Restarts", "orange", &changes(&catalogue::PROCESS_START_TIME), "{{instance}}"),
+                annotation("New version", "green", &versions(), "{{version}}"),
+                annotation("Load tests", "purple", &load_tests(), "{{instance}}"),
+                annotation("Faults on purpose", "red", &faults(), "{{job}}"),
             ] },
             "templating": { "list": variables },
             "panels": panels,
@@ -134,10 +135,17 @@ fn faults() -> String {
     EVERYWHERE.total(&catalogue::FAULTS_ARMED, "job", "") + " > 0"
 }
 
-fn annotation(name: &str, colour: &str, expression: &str) -> Value {
+/// Versions of which there was none before: the first instance of a roll-out.
+fn versions() -> String {
+    let now = format!("count by (job, version) ({})", EVERYWHERE.selector(&catalogue::BUILD_INFO, ""));
+    let before = now.replace('}', &format!("}} offset {}", EVERYWHERE.window));
+    format!("({now} unless {before} or 0 * {now}) > 0")
+}
+
+fn annotation(name: &str, colour: &str, expression: &str, text: &str) -> Value {
     json!({
         "name": name, "enable": true, "hide": false, "iconColor": colour, "datasource": datasource(),
-        "expr": expression, "titleFormat": name, "textFormat": "{{instance}}", "tagKeys": "", "step": "", "useValueForTime": false,
+        "expr": expression, "titleFormat": name, "textFormat": text, "tagKeys": "", "step": "", "useValueForTime": false,
     })
 }
 

@@ -1,6 +1,6 @@
 //! Is it well, and if not, since when, on which route and why.
 
-use super::panel::{Look, Panel};
+use super::panel::{Column, Look, Panel};
 use super::query::{largest, quantile, rate, selector, share, timeout, total};
 use super::{Dashboard, SIDECAR, Variable};
 use crate::promql::PANEL;
@@ -17,7 +17,7 @@ pub(super) fn dashboard() -> Dashboard {
                       against what it promises.",
         processes: SIDECAR,
         variables: &[Variable { label: "route", metric: &metrics::REQUESTS }],
-        panels: [numbers(), requests(), durations(), waiting(), routes(), fleet(), on_purpose()]
+        panels: [numbers(), routes(), requests(), durations(), waiting(), fleet(), on_purpose()]
             .into_iter()
             .flatten()
             .collect(),
@@ -41,9 +41,9 @@ fn numbers() -> Vec<Panel> {
             share(&metrics::REQUESTS_BY_CODE, "", ERRORS),
         ),
         Panel::stat(
-            "Burn of the worst objective",
-            "How many times faster than allowed an error budget is being used up. Below 1 the promise holds; an alert comes \
-             at 14.4 for an hour. Empty when no route has an `objective`.",
+            "Worst burn",
+            "Of all objectives: how many times faster than allowed an error budget is being used up. Below 1 the promise holds; \
+             an alert comes at 14.4 for an hour. Empty when no route has an `objective`.",
             "short",
             Some((1.0, 6.0)),
             format!("max({})", burn("route, objective", "")),
@@ -82,10 +82,17 @@ fn burn(by: &str, extra: &str) -> String {
 fn requests() -> Vec<Panel> {
     vec![
         Panel::stacked(
-            "Requests by reason",
-            "Why requests ended, ok among them. docs/reasons.md says for each what happened and what to change.",
+            "Requests by route",
+            "All requests that ended. A route that falls while others stay has lost its clients, or they wait.",
             "reqps",
-            (rate(&metrics::REQUESTS, "reason", "") + " > 0", "{{reason}}"),
+            (rate(&metrics::REQUESTS, "route", "") + " > 0", "{{route}}"),
+        ),
+        Panel::stacked(
+            "Failures by reason",
+            "Why requests ended other than well, whoever was at fault. docs/reasons.md says for each what happened and what to \
+             change.",
+            "reqps",
+            (rate(&metrics::REQUESTS, "reason", r#"reason!="ok""#) + " > 0", "{{reason}}"),
         ),
         Panel::lines(
             "Failures by route against the objective",
@@ -104,28 +111,29 @@ fn requests() -> Vec<Panel> {
             "short",
             vec![(burn("route, objective", ""), "{{route}} {{objective}}")],
         ),
-        Panel::stacked(
-            "Requests by method",
-            "The mix is steady for a steady client; a change explains a change of latency.",
-            "reqps",
-            (rate(&metrics::REQUESTS_BY_METHOD, "method", "") + " > 0", "{{method}}"),
-        ),
     ]
 }
 
 fn durations() -> Vec<Panel> {
     vec![
         Panel::lines(
-            "Duration by route against its objective and deadline",
+            "Duration p99 by route against its objective and deadline",
             "From the first byte of the request to the last of the answer. A line that lies flat at a timeout's value \
              is what that timeout ended.",
             "s",
             vec![
-                (quantile("0.5", &metrics::REQUEST_DURATION, "route"), "p50 {{route}}"),
-                (quantile("0.95", &metrics::REQUEST_DURATION, "route"), "p95 {{route}}"),
-                (quantile("0.99", &metrics::REQUEST_DURATION, "route"), "p99 {{route}}"),
+                (quantile("0.99", &metrics::REQUEST_DURATION, "route"), "{{route}}"),
                 (largest(&metrics::OBJECTIVE_LATENCY, "route", ""), "promised {{route}}"),
                 (timeout("route", "deadline"), "deadline {{route}}"),
+            ],
+        ),
+        Panel::lines(
+            "Duration p50 and p95 by route",
+            "p50 is the usual request. It grows with the p95 when all are slower; the p95 alone when some are.",
+            "s",
+            vec![
+                (quantile("0.5", &metrics::REQUEST_DURATION, "route"), "p50 {{route}}"),
+                (quantile("0.95", &metrics::REQUEST_DURATION, "route"), "p95 {{route}}"),
             ],
         ),
         Panel {
@@ -157,11 +165,10 @@ fn waiting() -> Vec<Panel> {
     vec![
         Panel::lines(
             "In flight by route",
-            "Now, the most at once within the window, and the exact mean. Peaks far above the mean are bursts: a queue \
+            "The most at once within the window, and the exact mean. Peaks far above the mean are bursts: a queue \
              takes them, more permits would pass them on.",
             "short",
             vec![
-                (total(&metrics::REQUESTS_IN_FLIGHT, "route"), "now {{route}}"),
                 (total(&metrics::REQUESTS_IN_FLIGHT_PEAK, "route"), "peak {{route}}"),
                 (rate(&metrics::REQUESTS_IN_FLIGHT_SECONDS, "route", ""), "mean {{route}}"),
             ],
@@ -171,16 +178,7 @@ fn waiting() -> Vec<Panel> {
             "By the phase in which time ran out and by which limit. None in a healthy system; the deadline in the queue \
              asks for a shorter queue or more permits.",
             "reqps",
-            vec![(rate(&metrics::TIMEOUTS, "route, phase, limit", ""), "{{route}} {{phase}} by {{limit}}")],
-        ),
-        Panel::lines(
-            "Bodies",
-            "Bytes received from clients and sent to them. Steady for steady clients.",
-            "Bps",
-            vec![
-                (rate(&metrics::REQUEST_BYTES, "route", ""), "in {{route}}"),
-                (rate(&metrics::RESPONSE_BYTES, "route", ""), "out {{route}}"),
-            ],
+            vec![(rate(&metrics::TIMEOUTS, "route, phase, limit", ""), "{{phase}} by {{limit}} {{route}}")],
         ),
         Panel::lines(
             "Work without a client",
@@ -230,20 +228,29 @@ fn on_purpose() -> Vec<Panel> {
 }
 
 fn routes() -> Vec<Panel> {
+    const COLUMNS: &[Column] = &[
+        ("reqps", None),
+        ("percentunit", Some((0.01, 0.05))),
+        ("short", Some((1.0, 6.0))),
+        ("s", None),
+        ("s", None),
+        ("s", None),
+        ("short", None),
+    ];
     vec![Panel {
-        look: Look::Table { by: "route" },
+        look: Look::Table { by: "route", columns: COLUMNS, worst: "errors" },
         ..Panel::lines(
             "Routes",
-            "Now. Sort by a column to find the route that stands out, then choose it above and follow the links to the \
-             other dashboards.",
+            "Now, the worst first. A route's name leads to its limits, or narrows what is below to it.",
             "short",
             vec![
-                (rate(&metrics::REQUESTS, "route", ""), "requests/s"),
-                (share(&metrics::REQUESTS_BY_CODE, "route", ERRORS), "errors (share)"),
-                (quantile("0.5", &metrics::REQUEST_DURATION, "route"), "p50 (s)"),
-                (quantile("0.95", &metrics::REQUEST_DURATION, "route"), "p95 (s)"),
-                (quantile("0.99", &metrics::REQUEST_DURATION, "route"), "p99 (s)"),
-                (rate(&metrics::REQUESTS_IN_FLIGHT_SECONDS, "route", ""), "in flight (mean)"),
+                (rate(&metrics::REQUESTS, "route", ""), "requests"),
+                (share(&metrics::REQUESTS_BY_CODE, "route", ERRORS), "errors"),
+                (format!("max by (route) ({})", burn("route, objective", "")), "worst burn"),
+                (quantile("0.5", &metrics::REQUEST_DURATION, "route"), "p50"),
+                (quantile("0.95", &metrics::REQUEST_DURATION, "route"), "p95"),
+                (quantile("0.99", &metrics::REQUEST_DURATION, "route"), "p99"),
+                (rate(&metrics::REQUESTS_IN_FLIGHT_SECONDS, "route", ""), "mean in flight"),
             ],
         )
     }]
@@ -266,6 +273,21 @@ fn fleet() -> Vec<Panel> {
             vec![
                 (format!("count by (version) ({})", selector(&metrics::BUILD_INFO, "")), "version {{version}}"),
                 (format!("count by (hash) ({})", selector(&metrics::CONFIG_INFO, "")), "configuration {{hash}}"),
+            ],
+        ),
+        Panel::stacked(
+            "Requests by method",
+            "The mix is steady for a steady client; a change explains a change of latency.",
+            "reqps",
+            (rate(&metrics::REQUESTS_BY_METHOD, "method", "") + " > 0", "{{method}}"),
+        ),
+        Panel::lines(
+            "Bodies",
+            "Bytes received from clients and sent to them. Steady for steady clients.",
+            "Bps",
+            vec![
+                (rate(&metrics::REQUEST_BYTES, "route", ""), "in {{route}}"),
+                (rate(&metrics::RESPONSE_BYTES, "route", ""), "out {{route}}"),
             ],
         ),
     ]

@@ -26,11 +26,21 @@ pub(super) enum Look {
     Bars {
         bounds: (f64, f64),
     },
-    /// One line for each value of this label, one column for each target, named by its legend.
+    /// One line for each value of this label, the first of this column first; one column for each target, named by its legend.
     Table {
         by: &'static str,
+        columns: &'static [Column],
+        worst: &'static str,
     },
 }
+
+/// A unit, and bounds as for a number.
+pub(super) type Column = (&'static str, Option<(f64, f64)>);
+
+/// Legends that begin so are of settings, which are drawn dashed, or of samples, which are drawn as points: what lies between
+/// two samples is not known.
+const SETTINGS: [&str; 6] = ["limit", "least limit", "capacity", "allowed", "promised", "deadline"];
+const SAMPLES: &str = "now ";
 
 pub(super) struct Panel {
     pub(super) title: &'static str,
@@ -102,10 +112,10 @@ impl Panel {
         let mut panel = json!({
             "id": id, "type": self.kind(), "title": self.title, "description": self.description,
             "datasource": datasource(), "gridPos": place, "targets": self.targets(),
-            "fieldConfig": { "defaults": self.field(), "overrides": [] },
+            "fieldConfig": { "defaults": self.field(), "overrides": self.overrides() },
             "options": self.options(),
         });
-        if let Look::Table { by } = self.look {
+        if let Look::Table { by, .. } = self.look {
             panel["transformations"] = self.as_one_table(by);
         }
         panel
@@ -157,18 +167,16 @@ impl Panel {
             field
         };
         match self.look {
-            Look::Stat { bounds } => {
-                let mut steps = vec![json!({ "color": "green", "value": null })];
-                if let Some((warning, alarm)) = bounds {
-                    steps.push(json!({ "color": "orange", "value": warning }));
-                    steps.push(json!({ "color": "red", "value": alarm }));
-                }
-                json!({
-                    "unit": self.unit, "min": 0, "color": { "mode": "thresholds" },
-                    "thresholds": { "mode": "absolute", "steps": steps },
+            Look::Stat { bounds } => json!({
+                "unit": self.unit, "min": 0, "color": { "mode": "thresholds" }, "thresholds": thresholds(bounds),
+            }),
+            Look::Lines | Look::Stacked => {
+                let field = with(palette, "custom", line(matches!(self.look, Look::Stacked)));
+                let label = LINKED.into_iter().find(|label| self.names(label));
+                label.map_or(field.clone(), |label| {
+                    with(field, "links", links(label, &format!("${{__field.labels.{label}}}")))
                 })
             }
-            Look::Lines | Look::Stacked => with(palette, "custom", line(matches!(self.look, Look::Stacked))),
             Look::Heat => json!({ "unit": self.unit, "custom": { "scaleDistribution": { "type": "linear" } } }),
             Look::States { words, colours } => json!({
                 "unit": self.unit, "color": { "mode": "thresholds" },
@@ -193,8 +201,50 @@ impl Panel {
                     ] },
                 })
             }
-            Look::Table { .. } => with(palette, "custom", json!({ "align": "auto", "filterable": true })),
+            Look::Table { .. } => with(
+                palette,
+                "custom",
+                json!({
+                    "align": "auto", "filterable": true, "inspect": false, "cellOptions": { "type": "auto" },
+                }),
+            ),
         }
+    }
+
+    /// Whether each series has this label.
+    fn names(&self, label: &str) -> bool {
+        self.targets.iter().all(|(_, legend)| legend.contains(&format!("{{{{{label}}}}}")))
+    }
+
+    /// What single targets and columns have of their own.
+    fn overrides(&self) -> Value {
+        let one = |id: &str, options: &str, properties: &[(&str, Value)]| {
+            let properties: Vec<_> = properties.iter().map(|(id, value)| json!({ "id": id, "value": value })).collect();
+            json!({ "matcher": { "id": id, "options": options }, "properties": properties })
+        };
+        if let Look::Table { by, columns, .. } = self.look {
+            let route = one("byName", by, &[("links", links(by, &format!("${{__data.fields.{by}}}")))]);
+            let column = |((_, name), (unit, bounds)): (&(String, &str), &Column)| {
+                let mut properties = vec![("unit", json!(unit))];
+                if bounds.is_some() {
+                    properties.push(("color", json!({ "mode": "thresholds" })));
+                    properties.push(("thresholds", thresholds(*bounds)));
+                    properties.push(("custom.cellOptions", json!({ "type": "color-text" })));
+                }
+                one("byName", name, &properties)
+            };
+            return std::iter::once(route).chain(self.targets.iter().zip(columns).map(column)).collect();
+        }
+        let of_target = |((_, legend), name): (&(String, &'static str), char)| {
+            let name = name.to_string();
+            if SETTINGS.iter().any(|word| legend.starts_with(word)) {
+                let dashes = json!({ "fill": "dash", "dash": [10, 6] });
+                return Some(one("byFrameRefID", &name, &[("custom.lineStyle", dashes)]));
+            }
+            let points = [("custom.drawStyle", json!("points")), ("custom.pointSize", json!(3))];
+            legend.starts_with(SAMPLES).then(|| one("byFrameRefID", &name, &points))
+        };
+        self.targets.iter().zip('A'..).filter_map(of_target).collect()
     }
 
     fn options(&self) -> Value {
@@ -205,7 +255,7 @@ impl Panel {
                 "wideLayout": true, "showPercentChange": false, "percentChangeColorMode": "standard", "reduceOptions": last,
             }),
             Look::Lines | Look::Stacked => json!({
-                "legend": { "displayMode": "table", "placement": "bottom", "showLegend": true, "calcs": ["mean", "max"] },
+                "legend": sorted(legend("table", true, &["mean", "max"])),
                 "tooltip": { "mode": "multi", "sort": "desc" },
             }),
             Look::Heat => json!({
@@ -217,20 +267,62 @@ impl Panel {
             }),
             Look::States { .. } => json!({
                 "mergeValues": true, "showValue": "never", "alignValue": "left", "rowHeight": 0.9,
-                "legend": { "displayMode": "list", "placement": "bottom", "showLegend": true, "calcs": [] },
+                "legend": legend("list", true, &[]),
                 "tooltip": { "mode": "single", "sort": "none" },
             }),
             Look::Bars { .. } => json!({
                 "displayMode": "basic", "orientation": "horizontal", "valueMode": "color", "showUnfilled": true,
                 "minVizHeight": 16, "minVizWidth": 8, "namePlacement": "auto", "sizing": "auto", "maxVizHeight": 300,
-                "reduceOptions": last,
+                "reduceOptions": last, "legend": legend("list", false, &[]),
             }),
-            Look::Table { .. } => json!({
-                "showHeader": true, "cellHeight": "sm", "frameIndex": 0,
-                "footer": { "show": false, "reducer": ["sum"], "countRows": false, "fields": "" },
+            Look::Table { worst, .. } => json!({
+                "showHeader": true, "cellHeight": "sm", "frameIndex": 0, "sortBy": [{ "displayName": worst, "desc": true }],
             }),
         }
     }
+}
+
+fn legend(display: &str, is_shown: bool, numbers: &[&str]) -> Value {
+    json!({ "displayMode": display, "placement": "bottom", "showLegend": is_shown, "calcs": numbers })
+}
+
+/// On the right there is room for a dozen names; what is largest is seen without scrolling.
+fn sorted(mut legend: Value) -> Value {
+    legend["placement"] = json!("right");
+    legend["sortBy"] = json!("Max");
+    legend["sortDesc"] = json!(true);
+    legend
+}
+
+/// Green below the first bound, then orange, red from the second.
+fn thresholds(bounds: Option<(f64, f64)>) -> Value {
+    let mut steps = vec![json!({ "color": "green", "value": null })];
+    if let Some((warning, alarm)) = bounds {
+        steps.push(json!({ "color": "orange", "value": warning }));
+        steps.push(json!({ "color": "red", "value": alarm }));
+    }
+    json!({ "mode": "absolute", "steps": steps })
+}
+
+/// What a series or a row can lead to, by the label that names it.
+const LINKED: [&str; 2] = ["route", "upstream"];
+const ABOUT: [(&str, &str, &str); 3] = [
+    ("route", "overview", "Overview"),
+    ("route", "limits", "Limits and queues"),
+    ("upstream", "upstreams", "Attempts and timeouts"),
+];
+
+/// To the dashboards about this label, narrowed to its value: `value` is Grafana's expression for it.
+fn links(label: &str, value: &str) -> Value {
+    let about = ABOUT.iter().filter(|(about, ..)| *about == label);
+    let link = |(_, name, title): &(&str, &str, &str)| {
+        let kept = ["datasource", "job", "instance"].map(|name| format!("${{{name}:queryparam}}")).join("&");
+        json!({
+            "title": format!("{title} of {value}"), "targetBlank": false,
+            "url": format!("/d/forebay-{name}?${{__url_time_range}}&{kept}&var-{label}={value}"),
+        })
+    };
+    about.map(link).collect()
 }
 
 fn line(is_stacked: bool) -> Value {

@@ -1,5 +1,6 @@
 //! The shape that Grafana publishes of dashboards and of each kind of panel (the JSON schemas of its foundation SDK, which
-//! allow no key that they do not name), written down again as keys: those that must be there, and those that may.
+//! allow no key that they do not name, and the types of @grafana/schema 11 to 13), written down again: keys that must be
+//! there, keys that may, and the words of enumerations.
 //!
 //! Two things are stricter there than Grafana itself: the query of an annotation stands beside it, as the Prometheus data
 //! source reads it, and the first step of thresholds has no value.
@@ -49,9 +50,15 @@ const TARGET: Shape = Shape {
     optional: &["instant", "range", "exemplar", "editorMode", "format", "legendFormat"],
 };
 const DATASOURCE: Shape = Shape { required: &["type", "uid"], optional: &[] };
-const FIELD: Shape = Shape { required: &[], optional: &["unit", "min", "color", "thresholds", "mappings", "custom"] };
+const FIELD: Shape =
+    Shape { required: &[], optional: &["unit", "min", "color", "thresholds", "mappings", "links", "custom"] };
+const OVERRIDE: Shape = Shape { required: &["matcher", "properties"], optional: &[] };
+const MATCHER: Shape = Shape { required: &["id", "options"], optional: &[] };
+const PROPERTY: Shape = Shape { required: &["id", "value"], optional: &[] };
+const DATA_LINK: Shape = Shape { required: &["title", "url"], optional: &["targetBlank"] };
 const REDUCE: Shape = Shape { required: &["calcs"], optional: &["values", "fields"] };
-const LEGEND: Shape = Shape { required: &["displayMode", "placement", "showLegend", "calcs"], optional: &[] };
+const LEGEND: Shape =
+    Shape { required: &["displayMode", "placement", "showLegend", "calcs"], optional: &["sortBy", "sortDesc"] };
 const TOOLTIP: Shape = Shape { required: &["mode", "sort"], optional: &[] };
 const TRANSFORMATION: Shape = Shape { required: &["id", "options"], optional: &[] };
 
@@ -111,18 +118,48 @@ fn of_panel(kind: &str) -> (Shape, Shape) {
                     "reduceOptions",
                     "maxVizHeight",
                     "orientation",
+                    "legend",
                 ],
                 optional: &["text"],
             },
             none,
         ),
         "table" => (
-            Shape { required: &["frameIndex", "showHeader"], optional: &["cellHeight", "footer", "sortBy"] },
-            Shape { required: &["align"], optional: &["filterable"] },
+            Shape { required: &["frameIndex", "showHeader"], optional: &["cellHeight", "sortBy"] },
+            Shape { required: &["align", "cellOptions", "inspect"], optional: &["filterable"] },
         ),
         other => panic!("{other} is no panel of Grafana's own that is used here"),
     }
 }
+
+/// Where a panel has a word of an enumeration, and which there are.
+const WORDS: [(&str, &[&str]); 25] = [
+    ("/fieldConfig/defaults/color/mode", &["palette-classic", "thresholds", "fixed"]),
+    ("/fieldConfig/defaults/thresholds/mode", &["absolute", "percentage"]),
+    ("/fieldConfig/defaults/custom/drawStyle", &["line", "bars", "points"]),
+    ("/fieldConfig/defaults/custom/showPoints", &["auto", "never", "always"]),
+    ("/fieldConfig/defaults/custom/stacking/mode", &["none", "normal", "percent"]),
+    ("/fieldConfig/defaults/custom/scaleDistribution/type", &["linear", "log", "ordinal", "symlog"]),
+    ("/fieldConfig/defaults/custom/align", &["auto", "left", "right", "center"]),
+    ("/fieldConfig/defaults/custom/cellOptions/type", &["auto", "color-text", "color-background"]),
+    ("/options/legend/displayMode", &["list", "table", "hidden"]),
+    ("/options/legend/placement", &["bottom", "right"]),
+    ("/options/tooltip/mode", &["single", "multi", "none"]),
+    ("/options/tooltip/sort", &["asc", "desc", "none"]),
+    ("/options/orientation", &["auto", "horizontal", "vertical"]),
+    ("/options/colorMode", &["none", "value", "background", "background_solid"]),
+    ("/options/graphMode", &["none", "line", "area"]),
+    ("/options/justifyMode", &["auto", "center"]),
+    ("/options/textMode", &["auto", "value", "value_and_name", "name", "none"]),
+    ("/options/percentChangeColorMode", &["standard", "inverted", "same_as_value"]),
+    ("/options/displayMode", &["basic", "lcd", "gradient"]),
+    ("/options/valueMode", &["color", "text", "hidden"]),
+    ("/options/namePlacement", &["auto", "top", "left", "hidden"]),
+    ("/options/sizing", &["auto", "manual"]),
+    ("/options/showValue", &["auto", "never", "always"]),
+    ("/options/cellHeight", &["sm", "md", "lg"]),
+    ("/options/rowsFrame/layout", &["auto", "ge", "le", "unknown"]),
+];
 
 #[track_caller]
 fn has_shape(value: &Value, shape: &Shape) {
@@ -164,6 +201,17 @@ fn panel_has_shape(panel: &Value) {
     has_shape(&panel["datasource"], &DATASOURCE);
     each(panel, "/targets").for_each(|target| has_shape(target, &TARGET));
     has_shape(&panel["fieldConfig"]["defaults"], &FIELD);
+    for (path, words) in WORDS {
+        let word =
+            panel.pointer(path).map(|word| word.as_str().unwrap_or_else(|| panic!("{path} is no word: {panel}")));
+        assert!(word.is_none_or(|word| words.contains(&word)), "{path} has no {word:?}");
+    }
+    each(panel, "/fieldConfig/defaults/links").for_each(|link| has_shape(link, &DATA_LINK));
+    for change in each(panel, "/fieldConfig/overrides") {
+        has_shape(change, &OVERRIDE);
+        has_shape(&change["matcher"], &MATCHER);
+        each(change, "/properties").for_each(|property| has_shape(property, &PROPERTY));
+    }
     if let Some(fields) = panel.pointer("/fieldConfig/defaults/custom") {
         has_shape(fields, &custom);
     }

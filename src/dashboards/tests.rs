@@ -114,11 +114,51 @@ fn counters_and_histograms_are_rates_over_the_interval_that_fits_the_scrapes() {
             assert_eq!(expression.matches("[$__rate_interval]").count(), ranges, "{expression}");
             assert_eq!(expression.matches('(').count(), expression.matches(')').count(), "{expression}");
             let is_of_histogram = expression.contains("_bucket{") || expression.contains("_sum{");
-            assert_eq!(is_of_histogram, expression.contains(" or "), "native or classic: {expression}");
+            let is_filled_up = expression.contains(" or 0 * ");
+            assert_eq!(is_of_histogram || is_filled_up, expression.contains(" or "), "native or classic: {expression}");
             let by_instance = expression.contains("by (instance)") || expression.contains("by (job, instance)");
             assert!(!by_instance || expression.contains("topk(") || expression.contains("load_phase"), "{expression}");
         }
     }
+}
+
+/// What names a route or an upstream leads to the dashboards about it: by the label of a series, by the cell of a row.
+#[test]
+fn series_and_rows_lead_to_what_they_name() {
+    let dashboards = parsed();
+    let mut linked = 0;
+    for panel in dashboards.iter().flat_map(asking) {
+        let title = text(panel, "title");
+        for label in ["route", "upstream"] {
+            let named = format!("{{{{{label}}}}}");
+            let (links, value) = match text(panel, "type") {
+                "timeseries"
+                    if list(panel, "/targets").iter().all(|target| text(target, "legendFormat").contains(&named)) =>
+                {
+                    (list(panel, "/fieldConfig/defaults/links"), format!("${{__field.labels.{label}}}"))
+                }
+                "table" if panel["transformations"][0]["options"]["byField"] == label => {
+                    let first = &panel["fieldConfig"]["overrides"][0];
+                    assert_eq!(
+                        (&first["matcher"]["options"], &first["properties"][0]["id"]),
+                        (&json!(label), &json!("links"))
+                    );
+                    (list(first, "/properties/0/value"), format!("${{__data.fields.{label}}}"))
+                }
+                _ => continue,
+            };
+            assert!(!links.is_empty(), "{title}");
+            for link in links {
+                let url = text(link, "url");
+                let to = dashboards.iter().find(|to| url.starts_with(&format!("/d/{}?", text(to, "uid"))));
+                let variables = list(to.unwrap_or_else(|| panic!("{title}: {url}")), "/templating/list");
+                assert!(variables.iter().any(|variable| variable["name"] == label), "{title}: {url}");
+                assert!(url.ends_with(&format!("&var-{label}={value}")), "{title}: {url}");
+                linked += 1;
+            }
+        }
+    }
+    assert!(linked > 20, "{linked}");
 }
 
 #[test]

@@ -22,7 +22,7 @@ fn answers() -> Vec<Panel> {
             "Attempts by reason",
             "How attempts at the upstream ended, ok among them. docs/reasons.md says what each means.",
             "reqps",
-            (rate(&metrics::UPSTREAM_ATTEMPTS, "upstream, reason", "") + " > 0", "{{upstream}} {{reason}}"),
+            (rate(&metrics::UPSTREAM_ATTEMPTS, "upstream, reason", "") + " > 0", "{{reason}} {{upstream}}"),
         ),
         Panel::lines(
             "Attempt by upstream",

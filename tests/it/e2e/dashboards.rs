@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::rules::promtool;
 use crate::support::fault_upstream::{FaultUpstream, scripts};
 use crate::support::forebay::Forebay;
 use crate::support::http;
@@ -192,6 +193,34 @@ async fn every_expression_has_an_answer_in_every_version_and_format() {
             let pending = prometheus.query(&format!("ALERTS{{alertname=\"{alert}\"}}")).await;
             assert!(!pending.is_empty(), "{name}: {alert} is silent");
         }
+    }
+}
+
+/// A roll-out is marked where it begins, and neither at its next instances nor at a restart.
+#[tokio::test]
+async fn a_new_version_is_marked_once() {
+    let files = forebay::dashboards::files();
+    let (_, overview) = files.iter().find(|(name, _)| name == "overview.json").expect("it is there");
+    let overview: Value = serde_json::from_str(overview).expect("JSON");
+    let mut annotations = overview["annotations"]["list"].as_array().expect("annotations").iter();
+    let marked = annotations.find(|annotation| annotation["name"] == "New version").expect("it is there");
+    let expression = all_chosen(marked["expr"].as_str().expect("an expression"));
+    // Every five seconds: one instance gets the new version after a minute, the other half a minute later.
+    let series = [("a", "1", "1x11 stale"), ("a", "2", "_x12 1x12"), ("b", "1", "1x17 stale"), ("b", "2", "_x18 1x6")];
+    let series = series.map(|(instance, version, values)| {
+        let labels = format!("job=\"f\",instance=\"{instance}\",version=\"{version}\"");
+        json!({ "series": format!("forebay_build_info{{{labels}}}"), "values": values })
+    });
+    let new = json!([{ "labels": "{job=\"f\", version=\"2\"}", "value": 1 }]);
+    let seen = [("55s", json!([])), ("65s", new), ("75s", json!([])), ("95s", json!([]))];
+    let seen = seen.map(|(at, samples)| json!({ "expr": expression, "eval_time": at, "exp_samples": samples }));
+    let tests = json!([{ "interval": "5s", "input_series": series, "promql_expr_test": seen }]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = json!({ "rule_files": [], "evaluation_interval": "5s", "tests": tests });
+    std::fs::write(folder.path().join("version.yaml"), file.to_string()).expect("written");
+
+    for version in [Version::Oldest, Version::Newest] {
+        promtool(version, folder.path(), &["test", "rules", "version.yaml"]).await;
     }
 }
 

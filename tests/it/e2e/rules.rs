@@ -453,7 +453,7 @@ fn test_file(alerts: &[Alert], cases: &[Case]) -> String {
 }
 
 /// What it says.
-async fn promtool(version: Version, folder: &Path, arguments: &[&str]) -> String {
+pub(super) async fn promtool(version: Version, folder: &Path, arguments: &[&str]) -> String {
     let mut run = command(version.promtool());
     run.args(arguments).current_dir(folder);
     let mut promtool = Process::start("promtool", run);
