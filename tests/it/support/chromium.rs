@@ -172,10 +172,13 @@ impl Chromium {
         sent.iter().filter_map(|event| event["request"]["url"].as_str().map(str::to_owned)).collect()
     }
 
-    /// A PNG of the page's upper part.
-    pub async fn picture(&mut self, width: u32, height: u32) -> Vec<u8> {
+    /// A PNG of the page's upper part, beyond what the window shows if need be.
+    pub async fn picture(&mut self, width: u32, height: impl Into<f64>) -> Vec<u8> {
+        let height: f64 = height.into();
         let clip = json!({ "x": 0, "y": 0, "width": width, "height": height, "scale": 1 });
-        let answer = self.call("Page.captureScreenshot", json!({ "format": "png", "clip": clip })).await;
+        let answer = self
+            .call("Page.captureScreenshot", json!({ "format": "png", "clip": clip, "captureBeyondViewport": true }))
+            .await;
         let data = answer["data"].as_str().expect("a picture");
         base64::engine::general_purpose::STANDARD.decode(data).expect("base64")
     }

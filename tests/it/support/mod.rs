@@ -11,6 +11,7 @@ pub mod forebay;
 pub mod http;
 pub mod load;
 pub mod metrics;
+pub mod panels;
 pub mod postgres;
 pub mod process;
 pub mod prometheus;

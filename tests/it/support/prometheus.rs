@@ -24,6 +24,21 @@ pub struct Series {
     pub value: f64,
 }
 
+/// One series over time: instants in seconds since 1970, without those for which there is nothing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Course {
+    pub labels: BTreeMap<String, String>,
+    pub points: Vec<(f64, f64)>,
+}
+
+/// Which instants are asked for, in seconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Span {
+    pub from: f64,
+    pub to: f64,
+    pub step: f64,
+}
+
 /// Which Prometheus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
@@ -139,6 +154,15 @@ impl Prometheus {
         series[0].value
     }
 
+    /// A query over time.
+    pub async fn over(&self, promql: &str, span: Span) -> Vec<Course> {
+        let Span { from, to, step } = span;
+        let request = format!("query_range?query={}&start={from}&end={to}&step={step}", percent_encoded(promql));
+        let answer = self.data(&request).await.unwrap_or_else(|| panic!("prometheus does not answer {promql}"));
+        let courses: Option<_> = answer["result"].as_array().and_then(|all| all.iter().map(course).collect());
+        courses.unwrap_or_else(|| panic!("{promql}: {answer}"))
+    }
+
     /// The values that a label has in the series of a selector.
     pub async fn label_values(&self, label: &str, selector: &str) -> Vec<String> {
         let answer = self.data(&format!("label/{label}/values?match[]={}", percent_encoded(selector))).await;
@@ -173,10 +197,20 @@ impl Prometheus {
 
 /// The value of a native histogram is the count of its observations.
 fn series(json: &serde_json::Value) -> Option<Series> {
-    let labels = json["metric"].as_object()?.iter();
-    let labels = labels.map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect::<Option<_>>()?;
     let value = json["value"][1].as_str().or_else(|| json["histogram"][1]["count"].as_str())?;
-    Some(Series { labels, value: value.parse().ok()? })
+    Some(Series { labels: labels(json)?, value: value.parse().ok()? })
+}
+
+fn course(json: &serde_json::Value) -> Option<Course> {
+    let point = |point: &serde_json::Value| Some((point[0].as_f64()?, point[1].as_str()?.parse().ok()?));
+    let points: Option<Vec<(f64, f64)>> = json["values"].as_array()?.iter().map(point).collect();
+    let points = points?.into_iter().filter(|(_, value)| !value.is_nan()).collect();
+    Some(Course { labels: labels(json)?, points })
+}
+
+fn labels(json: &serde_json::Value) -> Option<BTreeMap<String, String>> {
+    let labels = json["metric"].as_object()?.iter();
+    labels.map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
 }
 
 fn percent_encoded(text: &str) -> String {
