@@ -1,7 +1,7 @@
 //! What is limited, how near it is to its limit, and who is refused.
 
 use super::panel::Panel;
-use super::query::{largest, quantile, rate, total};
+use super::query::{largest, named, quantile, rate, total};
 use super::{Dashboard, SIDECAR, Variable};
 use crate::promql::PANEL;
 use crate::telemetry::catalogue as metrics;
@@ -19,6 +19,7 @@ pub(super) fn dashboard() -> Dashboard {
 
 fn in_flight() -> Vec<Panel> {
     let route_limit = largest(&metrics::PERMITS_LIMIT, "name", r#"scope="route",name=~"$route""#);
+    let route_limit = named(&route_limit, "route");
     vec![
         Panel::lines(
             "In flight against the limit of the route",
@@ -29,7 +30,7 @@ fn in_flight() -> Vec<Panel> {
                 (total(&metrics::REQUESTS_IN_FLIGHT, "route"), "now {{route}}"),
                 (total(&metrics::REQUESTS_IN_FLIGHT_PEAK, "route"), "peak {{route}}"),
                 (rate(&metrics::REQUESTS_IN_FLIGHT_SECONDS, "route", ""), "mean {{route}}"),
-                (route_limit, "limit {{name}}"),
+                (route_limit, "limit {{route}}"),
             ],
         ),
         Panel::lines(

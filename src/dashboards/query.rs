@@ -36,6 +36,10 @@ pub(super) fn largest(metric: &Metric, by: &str, extra: &str) -> String {
 /// A configured timeout or deadline, under the label of what it is for (`route` or `upstream`).
 pub(super) fn timeout(scope: &str, phase: &str) -> String {
     let matchers = format!("scope=\"{scope}\",phase=\"{phase}\",name=~\"${scope}\"");
-    let limit = largest(&catalogue::TIMEOUT, "name", &matchers);
-    format!("max by ({scope}) (label_join({limit}, \"{scope}\", \"\", \"name\"))")
+    named(&largest(&catalogue::TIMEOUT, "name", &matchers), scope)
+}
+
+/// With the label `name` called as it is elsewhere.
+pub(super) fn named(expression: &str, label: &str) -> String {
+    format!("max by ({label}) (label_join({expression}, \"{label}\", \"\", \"name\"))")
 }
