@@ -99,7 +99,7 @@ bench-truth: bench-setup-oha
 bench-rate: bench-setup-oha
 	benches/run.py bench --quick --only rate --out target/bench-rate.md
 
-# What a scrape of 10,000 series costs, and what it does to the requests beside it. Within 3 minutes.
+# What a scrape of 10,000 series costs, and what scrapes and viewers of the page do to the requests beside it. Within 4 minutes.
 bench-scrape: bench-setup
 	benches/run.py bench --only scrape --out target/bench-scrape.md
 
