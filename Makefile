@@ -8,7 +8,7 @@
 #   make bless    writes the generated files and the golden messages anew; read the difference before committing it
 #   make package  what is shipped, in target/package: static binary, image folder, Debian package, SBOM; package-test tries them
 #   make docs     the documentation of the code, in target/doc
-#   make pictures the pictures of the built-in page in docs/, anew; look at them before committing
+#   make pictures the pictures of the built-in page and of dashboards in docs/, anew, in five minutes; look at them before committing
 .DEFAULT_GOAL := test
 .PHONY: run setup setup-build check generated test bless docs pictures fuzz bench bench-quick bench-aggregate bench-truth bench-rate bench-scrape \
 	bench-gate bench-setup bench-setup-oha package package-test
@@ -54,7 +54,7 @@ bless:
 	git status --short
 
 pictures: setup
-	$(CARGO) test --locked --test it -- --ignored e2e::pictures
+	$(CARGO) test --locked --test it -- --ignored --test-threads 1 e2e::pictures
 
 docs:
 	$(DOC)
