@@ -6,6 +6,7 @@ use serde_json::Value as Json;
 use super::Inputs;
 use super::describe::{Default, Key, Table};
 use super::diagnostic::{Code, Problem};
+use super::secrets::names_secret;
 use super::settings::{Origin, Settings};
 use super::source::{Source, Span};
 use super::suggest::all_nearest;
@@ -350,12 +351,6 @@ impl Open<'_> {
             cx.source.hide(entry.value.span.clone());
         }
     }
-}
-
-/// Whether a key is called as secrets are.
-pub(super) fn names_secret(key: &str) -> bool {
-    let key = key.to_lowercase();
-    ["token", "secret", "password", "auth", "key"].iter().any(|word| key.contains(word))
 }
 
 /// "in [route.slow]", "in [upstream.users] timeouts" or "at the top of the file".

@@ -134,14 +134,17 @@ impl Place {
 impl Diagnostic {
     pub fn new(source: &Source<'_>, problem: Problem) -> Self {
         let related = problem.related.iter().map(|(span, what)| (Place::new(source, span), what.clone())).collect();
+        // A message may quote a part of what it is about.
+        let hidden = problem.span.as_ref().and_then(|span| source.hidden_at(span));
+        let shown = |text: String| hidden.map_or(text.clone(), |hidden| without(&text, hidden));
         Self {
             severity: problem.severity,
             code: problem.code,
             file: source.name().to_owned(),
             place: problem.span.as_ref().map(|span| Place::new(source, span)),
-            message: problem.message,
-            expected: problem.expected,
-            help: problem.help,
+            message: shown(problem.message),
+            expected: problem.expected.map(shown),
+            help: problem.help.map(shown),
             related,
         }
     }
@@ -201,6 +204,23 @@ impl Diagnostic {
         let lines = self.place.iter().chain(self.related.iter().map(|(place, _)| place)).map(|place| place.line);
         lines.max().unwrap_or(0).to_string().len().max(2)
     }
+}
+
+/// A message without what it quotes of a hidden value.
+fn without(message: &str, hidden: &str) -> String {
+    let mut out = String::new();
+    for (index, piece) in message.split_inclusive(['`', '"']).enumerate() {
+        let content = piece.trim_end_matches(['`', '"']);
+        let is_quoted = index % 2 == 1 && content.len() < piece.len();
+        // `${` alone gives nothing away.
+        if is_quoted && content.contains(char::is_alphanumeric) && hidden.contains(content) {
+            out.push_str("***");
+            out.push_str(&piece[content.len()..]);
+        } else {
+            out.push_str(piece);
+        }
+    }
+    out
 }
 
 fn render_place(out: &mut String, paint: &Paint, place: &Place, gutter: usize, mark: char, tint: &str, label: &str) {

@@ -16,6 +16,7 @@ pub mod files;
 pub mod model;
 pub mod reference;
 pub mod schema;
+pub mod secrets;
 pub mod settings;
 pub mod source;
 pub mod substitute;
@@ -24,6 +25,7 @@ pub mod syntax;
 pub mod tree;
 pub mod value;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -145,7 +147,8 @@ fn parse_with(name: &str, text: &str, inputs: &Inputs<'_>, with_files: bool) -> 
     }
 }
 
-fn report(cx: Decoder<'_>) -> Report {
+fn report(mut cx: Decoder<'_>) -> Report {
+    hide_secrets(&mut cx);
     let mut problems = cx.problems;
     if problems.is_empty() {
         // Every wrong value is reported where it is found, so this is not reached; silence would be worse.
@@ -157,7 +160,19 @@ fn report(cx: Decoder<'_>) -> Report {
     Report::new(problems.into_iter().map(|problem| Diagnostic::new(&cx.source, problem)).collect())
 }
 
-fn loaded(cx: Decoder<'_>, config: Config) -> Loaded {
+/// Before any line is quoted.
+fn hide_secrets(cx: &mut Decoder<'_>) {
+    if cx.problems.is_empty() {
+        return;
+    }
+    let syntax = cx.problems.iter().filter(|problem| problem.code == Code::Syntax);
+    let doubtful: HashSet<usize> =
+        syntax.filter_map(|problem| problem.span.as_ref().map(|span| cx.source.line_of(span))).collect();
+    cx.source.hide_all(secrets::spans(cx.source.text(), &|line| doubtful.contains(&line)));
+}
+
+fn loaded(mut cx: Decoder<'_>, config: Config) -> Loaded {
+    hide_secrets(&mut cx);
     let mut warnings: Vec<Diagnostic> =
         cx.problems.into_iter().map(|problem| Diagnostic::new(&cx.source, problem)).collect();
     diagnostic::sort(&mut warnings);

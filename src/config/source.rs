@@ -13,7 +13,7 @@ pub struct Source<'a> {
     text: &'a str,
     /// Where each line begins.
     lines: Vec<usize>,
-    /// Parts that are shown as `***`, wherever a line is quoted.
+    /// Parts that are shown as `***`, wherever a line is quoted; in order, and apart from each other.
     hidden: Vec<Span>,
 }
 
@@ -51,7 +51,28 @@ impl<'a> Source<'a> {
 
     /// From now on, a quoted line shows `***` in the place of this span.
     pub fn hide(&mut self, span: Span) {
-        self.hidden.push(span);
+        let from = self.hidden.partition_point(|hidden| hidden.end < span.start);
+        let to = self.hidden.partition_point(|hidden| hidden.start <= span.end);
+        let touched = &self.hidden[from..to];
+        let start = touched.first().map_or(span.start, |first| first.start.min(span.start));
+        let end = touched.last().map_or(span.end, |last| last.end.max(span.end));
+        self.hidden.splice(from..to, std::iter::once(start..end));
+    }
+
+    /// The same for many: a hostile file may have very many.
+    pub fn hide_all(&mut self, spans: Vec<Span>) {
+        let mut all = std::mem::take(&mut self.hidden);
+        all.extend(spans);
+        all.sort_by_key(|span| span.start);
+        for span in all {
+            self.hide(span);
+        }
+    }
+
+    /// What is hidden at this place, if anything is.
+    pub fn hidden_at(&self, span: &Span) -> Option<&'a str> {
+        let hidden = self.hidden.get(self.hidden.partition_point(|hidden| hidden.end <= span.start))?;
+        (hidden.start <= span.start).then(|| self.slice(hidden))
     }
 
     /// Line and column of a byte, both from 1, the column in characters.
@@ -102,8 +123,12 @@ impl<'a> Source<'a> {
     fn pieces(&self, start: usize, end: usize) -> Vec<(usize, &str, usize)> {
         let mut pieces = Vec::new();
         let mut at = start;
+        let mut hidden = &self.hidden[self.hidden.partition_point(|hidden| hidden.end <= start)..];
         while at < end {
-            if let Some(hidden) = self.hidden.iter().find(|span| span.contains(&at)) {
+            while hidden.first().is_some_and(|hidden| hidden.end <= at) {
+                hidden = &hidden[1..];
+            }
+            if let Some(hidden) = hidden.first().filter(|hidden| hidden.contains(&at)) {
                 let width = hidden.end.min(end) - at;
                 pieces.push((at, "***", width));
                 at += width;

@@ -5,8 +5,8 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
-use super::decode::names_secret;
 use super::diagnostic::{Code, Problem};
+use super::secrets::names_secret;
 use super::source::{Source, Span};
 
 /// The parser's errors as problems, at most one for each line, in the order of the file.

@@ -13,6 +13,7 @@ use http::{HeaderValue, StatusCode};
 use serde::Deserialize;
 
 pub use super::schedule::{Change, Factor, Schedule};
+use crate::config::secrets::masked;
 pub use crate::latency::Latency;
 use crate::latency::written::duration;
 pub(super) use crate::latency::written::parse_duration;
@@ -228,7 +229,8 @@ impl fmt::Display for SettingsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreadable(error) => write!(f, "{error}"),
-            Self::Syntax(error) => write!(f, "{error}"),
+            // It quotes the line, which may be one of another file that holds secrets.
+            Self::Syntax(error) => f.write_str(&masked(&error.to_string())),
             Self::ForSidecar { telling } => write!(
                 f,
                 "this looks like a file for the sidecar: it {telling}; `forebay check -c FILE` checks it, \

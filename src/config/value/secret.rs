@@ -142,7 +142,13 @@ fn from_variable(cx: &mut Decoder<'_>, entry: &Entry, name: &str) -> Option<Secr
     }
     let value = (cx.inputs.variable)(name);
     if value.is_none() {
-        let message = format!("the environment variable {name} is not set");
+        let message = if name.bytes().any(|byte| byte.is_ascii_lowercase()) {
+            // Variables have capitals: somebody may have put the secret itself here, as above.
+            cx.source.hide(entry.value.span.clone());
+            "the environment variable that is named here is not set".to_owned()
+        } else {
+            format!("the environment variable {name} is not set")
+        };
         cx.report(Problem::error(Code::Environment, entry.value.span.clone(), message).help("set it before starting"));
     }
     value.map(Secret::secret)

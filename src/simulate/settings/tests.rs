@@ -250,6 +250,8 @@ fn a_file_for_the_sidecar_is_said_to_be_one() {
         let told = mistake(file);
         assert!(told.contains(telling) && told.contains("`forebay check -c FILE`"), "{told}");
     }
+    let told = mistake("[admin]\ntoken: hunter2\n");
+    assert!(told.contains("line 2") && !told.contains("hunter2"), "{told}");
     assert!(mistake("[upstream.a]\nlatncy = \"1s\"").contains("unknown field `latncy`"));
 }
 
