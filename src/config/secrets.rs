@@ -50,17 +50,13 @@ pub fn spans(text: &str, doubtful: &dyn Fn(usize) -> bool) -> Vec<Span> {
     search.found
 }
 
-/// A text with `***` in the place of those values, for messages that quote lines themselves.
-pub fn masked(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut at = 0;
-    for span in spans(text, &|_| true) {
-        out.push_str(&text[at..span.start]);
-        out.push_str("***");
-        at = span.end;
-    }
-    out.push_str(&text[at..]);
-    out
+/// Whether a quotation of the line of this byte would show one of those values.
+pub fn shows_secret(text: &str, at: usize) -> bool {
+    // The end of the text is quoted as its last line.
+    let at = (0..=at.min(text.trim_end().len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    let start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
+    let end = text[at..].find('\n').map_or(text.len(), |newline| at + newline);
+    spans(text, &|_| true).iter().any(|span| span.start < end && start < span.end)
 }
 
 struct Search<'t> {
@@ -86,6 +82,9 @@ impl Search<'_> {
             self.found.push(start + line.len() - line.trim_start().len()..start + line.len());
             return;
         }
+        if doubtful && at == 0 && !line.contains(['=', ':']) {
+            self.after_a_word(start, line);
+        }
         while let Some(offset) = line.get(at..).and_then(|rest| rest.find(['=', ':'])) {
             let separator = at + offset;
             at = separator + 1;
@@ -105,6 +104,17 @@ impl Search<'_> {
                 self.found.push(value_start..end);
             }
             at = end.saturating_sub(start).min(line.len());
+        }
+    }
+
+    /// `token hunter2`: what follows the first word that tells.
+    fn after_a_word(&mut self, start: usize, line: &str) {
+        let words = line.match_indices(char::is_whitespace).map(|(at, _)| at);
+        if let Some(at) = words.into_iter().find(|at| names_secret(name_before(&line[..*at]))) {
+            let value = line[at..].trim_start();
+            if !value.is_empty() {
+                self.found.push(start + line.len() - value.len()..start + line.len());
+            }
         }
     }
 
@@ -211,6 +221,13 @@ mod tests {
 
     use super::*;
 
+    /// The text with `***` in the place of what was found.
+    fn masked(text: &str) -> String {
+        let mut out = text.to_owned();
+        spans(text, &|_| true).into_iter().rev().for_each(|span| out.replace_range(span, "***"));
+        out
+    }
+
     #[test]
     fn what_follows_a_name_that_tells_is_hidden_however_it_is_written() {
         let cases = [
@@ -239,11 +256,23 @@ mod tests {
             ("token = \"a ${NAME:-hunter2}\"", "token = ***"),
             ("url = \"http://h/?token=hunter2&a=1\"", "url = \"http://h/?token=***"),
             ("key: hunter2", "key: ***"),
+            ("export Token hunter2 hunter3", "export Token ***"),
         ];
 
         for (text, expected) in cases {
             assert_eq!(masked(text), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn lines_that_show_a_secret_are_told_from_others() {
+        let text = "a = 1\ntoken = '''\nhunter2\n'''\nb = 1\n";
+
+        let lines: Vec<bool> = text.match_indices('\n').map(|(end, _)| shows_secret(text, end)).collect();
+
+        assert_eq!(lines, [false, true, true, true, false]);
+        let open = "token = '''\nhunter2\n";
+        assert!(shows_secret(open, open.len()));
     }
 
     #[test]

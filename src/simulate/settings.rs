@@ -13,7 +13,6 @@ use http::{HeaderValue, StatusCode};
 use serde::Deserialize;
 
 pub use super::schedule::{Change, Factor, Schedule};
-use crate::config::secrets::masked;
 pub use crate::latency::Latency;
 use crate::latency::written::duration;
 pub(super) use crate::latency::written::parse_duration;
@@ -204,6 +203,11 @@ pub enum SettingsError {
     Unreadable(std::io::Error),
     /// Not TOML, an unknown key or a value of the wrong kind; shows the line.
     Syntax(toml::de::Error),
+    /// The same on a line that may hold a secret, such as one of another program's file.
+    NotQuoted {
+        line: usize,
+        problem: String,
+    },
     /// A file for the sidecar, by what it has.
     ForSidecar {
         telling: String,
@@ -229,8 +233,8 @@ impl fmt::Display for SettingsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreadable(error) => write!(f, "{error}"),
-            // It quotes the line, which may be one of another file that holds secrets.
-            Self::Syntax(error) => f.write_str(&masked(&error.to_string())),
+            Self::Syntax(error) => write!(f, "{error}"),
+            Self::NotQuoted { line, problem } => write!(f, "line {line}, which may hold a secret: {problem}"),
             Self::ForSidecar { telling } => write!(
                 f,
                 "this looks like a file for the sidecar: it {telling}; `forebay check -c FILE` checks it, \
@@ -251,7 +255,11 @@ impl std::error::Error for SettingsError {
         match self {
             Self::Unreadable(error) => Some(error),
             Self::Syntax(error) => Some(error),
-            Self::ForSidecar { .. } | Self::Empty | Self::Conflict { .. } | Self::Measured { .. } => None,
+            Self::NotQuoted { .. }
+            | Self::ForSidecar { .. }
+            | Self::Empty
+            | Self::Conflict { .. }
+            | Self::Measured { .. } => None,
         }
     }
 }

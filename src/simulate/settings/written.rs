@@ -14,6 +14,7 @@ use serde::de::{self, Deserializer};
 use toml::Spanned;
 
 use super::{Capacity, Change, Discipline, Factor, Fault, Schedule, ScheduleFrom, Settings, SettingsError, Upstream};
+use crate::config::secrets::shows_secret;
 use crate::latency::Latency;
 use crate::latency::written::{ReadFile, WrittenLatency, duration};
 
@@ -123,7 +124,7 @@ impl Default for Written {
 }
 
 pub fn parse(text: &str, read: ReadFile<'_>) -> Result<Settings, SettingsError> {
-    let file: File = toml::from_str(text).map_err(|error| of_sidecar(text).unwrap_or(SettingsError::Syntax(error)))?;
+    let file: File = toml::from_str(text).map_err(|error| of_sidecar(text).unwrap_or_else(|| syntax(text, error)))?;
     if file.upstream.is_empty() {
         return Err(SettingsError::Empty);
     }
@@ -133,6 +134,16 @@ pub fn parse(text: &str, read: ReadFile<'_>) -> Result<Settings, SettingsError> 
     };
     let upstreams = file.upstream.into_iter().map(resolve).collect::<Result<_, _>>()?;
     Ok(Settings { seed: file.seed, metrics: file.metrics.map(|metrics| metrics.address), upstreams })
+}
+
+/// The parser's error, which quotes the line unless that may hold a secret.
+fn syntax(text: &str, error: toml::de::Error) -> SettingsError {
+    match error.span() {
+        Some(span) if shows_secret(text, span.start) => {
+            SettingsError::NotQuoted { line: line_of(text, span.start), problem: error.message().to_owned() }
+        }
+        _ => SettingsError::Syntax(error),
+    }
 }
 
 /// Says it once where the file is one for the sidecar, instead of calling the first of its keys unknown.
