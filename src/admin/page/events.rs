@@ -3,7 +3,6 @@
 //! of its own.
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -12,8 +11,8 @@ use futures_util::Stream;
 use serde_json::{Map, Value, json};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
-use super::table::Table;
-use super::views::{Name, Part, View};
+use super::rendered::{Html, Piece, Rendered};
+use super::views::Name;
 use crate::admin::{Admin, Ends};
 
 /// How soon a browser comes back.
@@ -26,8 +25,7 @@ pub fn open(admin: &Arc<Admin>, name: Name, route: Option<String>, ends: Ends) -
     let place = Arc::clone(&admin.page.streams).try_acquire_owned().ok()?;
     let viewer = Viewer {
         admin: Arc::clone(admin),
-        name,
-        route,
+        watched: (name, route),
         readings: admin.page.readings.subscribe(),
         ends,
         sent: Sent::default(),
@@ -39,8 +37,7 @@ pub fn open(admin: &Arc<Admin>, name: Name, route: Option<String>, ends: Ends) -
 
 struct Viewer {
     admin: Arc<Admin>,
-    name: Name,
-    route: Option<String>,
+    watched: (Name, Option<String>),
     readings: watch::Receiver<u64>,
     ends: Ends,
     sent: Sent,
@@ -57,10 +54,10 @@ impl Viewer {
             return Some((Bytes::from_static(HELLO.as_bytes()), self));
         }
         self.ends.closing.run_until_cancelled(self.readings.changed()).await?.ok()?;
-        let (admin, name, route) = (Arc::clone(&self.admin), self.name, self.route.clone());
+        let (admin, watched) = (Arc::clone(&self.admin), self.watched.clone());
         let mut sent = std::mem::take(&mut self.sent);
         let made = tokio::task::spawn_blocking(move || {
-            let event = sent.event(&super::view(&admin, name, route.as_deref()));
+            let event = sent.event(&admin.page.rendered.get(&admin, &watched));
             (event, sent)
         });
         let (event, sent) = made.await.ok()?;
@@ -74,65 +71,56 @@ impl Viewer {
 #[derive(Debug, Default)]
 struct Sent {
     blocks: HashMap<&'static str, u64>,
-    rows: HashMap<(&'static str, String), u64>,
+    /// By table, and there by the keys of rows.
+    tables: HashMap<&'static str, HashMap<String, u64>>,
 }
 
 impl Sent {
     /// `{"state": {"html": "..."}, "routes": {"keys": [...], "rows": {"slow": "<th>..."}}}`: changed blocks, and of each
     /// table all keys in order with the changed rows.
-    fn event(&mut self, view: &View) -> String {
+    fn event(&mut self, rendered: &Rendered) -> String {
         let mut changes = Map::new();
-        for part in &view.parts {
-            match part {
-                Part::Block { id, html, .. } => {
-                    if self.blocks.insert(id, hash(html)) != Some(hash(html)) {
-                        changes.insert((*id).to_owned(), json!({ "html": html }));
+        for piece in &rendered.0 {
+            match piece {
+                Piece::Block { id, html } => {
+                    if self.blocks.insert(id, html.hash) != Some(html.hash) {
+                        changes.insert((*id).to_owned(), json!({ "html": html.text }));
                     }
                 }
-                Part::Table(table) => {
-                    changes.insert(table.id.to_owned(), self.table(table));
+                Piece::Table { id, rows } => {
+                    changes.insert((*id).to_owned(), self.table(id, rows));
                 }
             }
         }
         format!("data: {}\n\n", Value::Object(changes))
     }
 
-    fn table(&mut self, table: &Table) -> Value {
-        let mut rows = Map::new();
-        for row in &table.rows {
-            let html = row.html(&table.columns);
-            let known = self.rows.insert((table.id, row.key.clone()), hash(&html));
-            if known != Some(hash(&html)) {
-                rows.insert(row.key.clone(), Value::String(html));
-            }
-        }
-        // Rows that are gone must not be remembered for ever.
-        self.rows.retain(|(id, key), _| *id != table.id || table.rows.iter().any(|row| row.key == *key));
-        let keys: Vec<&str> = table.rows.iter().map(|row| row.key.as_str()).collect();
-        json!({ "keys": keys, "rows": rows })
+    fn table(&mut self, id: &'static str, rows: &[(String, Html)]) -> Value {
+        let known = self.tables.entry(id).or_default();
+        let changed = rows.iter().filter(|(key, html)| known.get(key) != Some(&html.hash));
+        let changed: Map<String, Value> = changed.map(|(key, html)| (key.clone(), json!(html.text))).collect();
+        // Rows that are gone are not remembered.
+        *known = rows.iter().map(|(key, html)| (key.clone(), html.hash)).collect();
+        let keys: Vec<&str> = rows.iter().map(|(key, _)| key.as_str()).collect();
+        json!({ "keys": keys, "rows": changed })
     }
-}
-
-fn hash(text: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    text.hash(&mut hasher);
-    hasher.finish()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::table::{Cell, Column, Kind, Row};
+    use super::super::table::{Cell, Column, Kind, Row, Table};
+    use super::super::views::{Part, View};
     use super::*;
 
-    fn view(block: &str, rows: &[(&str, &str)]) -> View {
+    fn view(block: &str, rows: &[(&str, &str)]) -> Rendered {
         let columns = vec![Column { title: "a", help: "", kind: Kind::Text }];
         let rows = rows.iter().map(|(key, text)| Row { key: (*key).into(), cells: vec![Cell::text(*text)] });
         let table = Table { id: "t", title: String::new(), empty: "", columns, rows: rows.collect() };
         let block = Part::Block { id: "b", html: block.into(), text: String::new() };
-        View { json: Value::Null, parts: vec![block, Part::Table(table)] }
+        Rendered::of(View { json: Value::Null, parts: vec![block, Part::Table(table)] })
     }
 
-    fn sent(sent: &mut Sent, view: &View) -> Value {
+    fn sent(sent: &mut Sent, view: &Rendered) -> Value {
         let event = sent.event(view);
         let data = event.strip_prefix("data: ").and_then(|event| event.strip_suffix("\n\n")).expect("one event");
         assert!(!data.contains('\n'));

@@ -2,7 +2,7 @@
 //! without Prometheus and Grafana.
 //!
 //! [`sample`] reads the numbers once a second into [`history`]; [`views`] are plain data made from it; [`table`] and
-//! [`draw`] show them, [`html`] puts a page around them, [`events`] sends what changed. Nothing here is called by a request
+//! [`draw`] show them, [`html`] puts a page around them, [`events`] sends what changed of what [`rendered`] holds. Nothing here is called by a request
 //! of the data path, and nothing here holds what such a request would wait for.
 
 pub mod assets;
@@ -11,6 +11,7 @@ pub mod events;
 pub mod format;
 pub mod history;
 pub mod html;
+mod rendered;
 pub mod sample;
 pub mod table;
 pub mod views;
@@ -20,12 +21,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Semaphore, watch};
 
 use self::history::History;
+use self::rendered::Renderings;
 use super::Admin;
 use crate::admin::View;
 use crate::shutdown::Phase;
 use crate::telemetry::Telemetry;
 
-/// Streams of live data at once. Far fewer than the connections, and each costs a rendering every second.
+/// Streams of live data at once. Far fewer than the connections: each may watch a view of its own, rendered every second.
 pub const MAX_STREAMS: usize = 8;
 
 /// What the page remembers.
@@ -35,6 +37,7 @@ pub struct Page {
     /// Counts the readings: whoever streams waits for the next one.
     readings: watch::Sender<u64>,
     streams: Arc<Semaphore>,
+    rendered: Renderings,
 }
 
 /// All that a view is made from.
@@ -51,7 +54,7 @@ pub struct Now<'a> {
 impl Default for Page {
     fn default() -> Self {
         let streams = Arc::new(Semaphore::new(MAX_STREAMS));
-        Self { history: Mutex::default(), readings: watch::Sender::new(0), streams }
+        Self { history: Mutex::default(), readings: watch::Sender::new(0), streams, rendered: Renderings::default() }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The views through the admin listener, in every form, and their streams.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use flate2::Compression;
@@ -35,6 +36,23 @@ fn busy() -> Bench {
     telemetry.finish(&record);
     sample::take(&bench.admin);
     bench
+}
+
+#[tokio::test]
+async fn a_view_is_rendered_once_for_all_who_watch_it() {
+    let bench = busy();
+    let get =
+        |name, route: Option<&str>| bench.admin.page.rendered.get(&bench.admin, &(name, route.map(str::to_owned)));
+
+    let first = get(Name::Overview, None);
+    let one_route = get(Name::Latency, Some("slow"));
+    assert!(Arc::ptr_eq(&first, &get(Name::Overview, None)));
+    assert!(Arc::ptr_eq(&one_route, &get(Name::Latency, Some("slow"))));
+    assert!(!Arc::ptr_eq(&one_route, &get(Name::Latency, None)));
+
+    sample::take(&bench.admin);
+    assert!(!Arc::ptr_eq(&first, &get(Name::Overview, None)), "it shows the newest reading");
+    assert_eq!(Arc::strong_count(&one_route), 1, "nobody has asked for it since");
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use super::table::{Table, Tone, printable};
 use crate::load::report::format;
 
 /// Which view.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Name {
     Overview,
     Latency,
