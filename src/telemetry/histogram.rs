@@ -134,6 +134,8 @@ pub struct Histogram {
     counts: Box<[AtomicU64]>,
     /// Nanoseconds. It wraps after 584 years of summed time, which `rate()` takes for a restart.
     sum: AtomicU64,
+    /// Nanoseconds of the longest since [`Histogram::take_longest`].
+    longest: AtomicU64,
     /// The latest exemplar of each classic bucket; empty for a histogram without exemplars.
     exemplars: Box<[Mutex<Option<Exemplar>>]>,
 }
@@ -141,7 +143,7 @@ pub struct Histogram {
 impl Histogram {
     pub fn new(layout: Arc<Layout>) -> Self {
         let counts = layout.cells.iter().map(|_| AtomicU64::new(0)).collect();
-        Self { layout, counts, sum: AtomicU64::new(0), exemplars: Box::default() }
+        Self { layout, counts, sum: AtomicU64::new(0), longest: AtomicU64::new(0), exemplars: Box::default() }
     }
 
     pub fn with_exemplars(layout: Arc<Layout>) -> Self {
@@ -165,10 +167,19 @@ impl Histogram {
     }
 
     fn record(&self, value: Duration) -> usize {
-        let cell = self.layout.cell(value.as_secs_f64());
+        let (cell, value) = (self.layout.cell(value.as_secs_f64()), nanos(value));
+        // Before it is counted: who reads the counts first finds no count without it. It is rarely longer, so rarely written.
+        if value > self.longest.load(Ordering::Relaxed) {
+            self.longest.fetch_max(value, Ordering::Relaxed);
+        }
         self.counts[cell].fetch_add(1, Ordering::Relaxed);
-        self.sum.fetch_add(nanos(value), Ordering::Relaxed);
+        self.sum.fetch_add(value, Ordering::Relaxed);
         cell
+    }
+
+    /// The longest that was observed since the last call; for one reader.
+    pub(super) fn take_longest(&self) -> Duration {
+        Duration::from_nanos(self.longest.swap(0, Ordering::Relaxed))
     }
 
     /// What was observed so far, by dense native bucket; for [`Latencies`](super::Latencies).

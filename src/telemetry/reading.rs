@@ -2,12 +2,13 @@
 //! making thousands of series of them.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::faults::FaultMetrics;
+use super::histogram::Histogram;
 use super::metrics::{ClientLimitMetrics, LimiterMetrics, QueueMetrics};
 use super::{InFlightMeter, InFlightReading, Latencies, Notable, Reason, ReasonClass, Sought, Telemetry};
 
@@ -31,14 +32,18 @@ pub struct Ends {
     /// Only reasons that occurred.
     pub reasons: Vec<(Reason, u64)>,
     pub latencies: Latencies,
+    /// Of those that ended since the reading before.
+    pub longest: Duration,
 }
 
 impl Ends {
-    fn new(meter: &InFlightMeter, count: impl Fn(Reason) -> u64, latencies: Latencies, now: Instant) -> Self {
+    fn new(meter: &InFlightMeter, count: impl Fn(Reason) -> u64, durations: &Histogram, now: Instant) -> Self {
         // Read first, as in a scrape: one that shows none in flight has everything counted.
         let in_flight = meter.read(now);
         let all = Reason::ALL.iter().map(|reason| (*reason, count(*reason)));
-        Self { in_flight, reasons: all.filter(|(_, count)| *count > 0).collect(), latencies }
+        let reasons = all.filter(|(_, count)| *count > 0).collect();
+        let latencies = Latencies::of(durations);
+        Self { in_flight, reasons, latencies, longest: durations.take_longest() }
     }
 
     pub fn total(&self) -> u64 {
@@ -106,7 +111,7 @@ pub struct Faults {
 }
 
 impl Telemetry {
-    /// Far cheaper than a scrape, yet for the blocking pool where there are hundreds of routes. Waits for nothing that a
+    /// For one reader: the longest durations are those since its last call. Far cheaper than a scrape, yet for the blocking pool where there are hundreds of routes. Waits for nothing that a
     /// request holds for longer than nanoseconds.
     pub fn reading(&self, now: Instant) -> Reading {
         let mut reading = Reading::default();
@@ -115,12 +120,12 @@ impl Telemetry {
                 reading.load_tests.push((name.clone(), route.load_tests.get()));
             }
             let count = |reason| route.requests(reason);
-            let ends = Ends::new(&route.in_flight, count, Latencies::of(&route.duration), now);
+            let ends = Ends::new(&route.in_flight, count, &route.duration, now);
             reading.routes.push((name.clone(), ends));
         });
         self.upstreams.for_each(|name, upstream| {
             let count = |reason| upstream.attempts(reason);
-            let ends = Ends::new(&upstream.in_flight, count, Latencies::of(&upstream.attempt_duration), now);
+            let ends = Ends::new(&upstream.in_flight, count, &upstream.attempt_duration, now);
             reading.upstreams.push((name.clone(), ends));
         });
         self.queues.for_each(|(scope, name), queue| reading.in_flight_limits.push(in_flight_limit(scope, name, queue)));

@@ -54,6 +54,8 @@ pub struct Second {
     /// The exact mean, from the time integral.
     pub in_flight: f32,
     pub latencies: Latencies,
+    /// Up to an hour; the true one, while quantiles of `latencies` may err by the width of a bucket.
+    pub longest_micros: u32,
 }
 
 impl Second {
@@ -66,8 +68,23 @@ impl Second {
             failed: count(after.failed(), before.failed()),
             in_flight: busy.as_secs_f32() / length.as_secs_f32().max(0.001),
             latencies: after.latencies.since(&before.latencies),
+            longest_micros: u32::try_from(after.longest.as_micros()).unwrap_or(u32::MAX),
         }
     }
+
+    /// Seconds; never more than the longest.
+    pub fn quantile(&self, q: f64) -> Option<f64> {
+        at_most(self.longest(), self.latencies.quantile(q))
+    }
+
+    fn longest(&self) -> Duration {
+        Duration::from_micros(u64::from(self.longest_micros))
+    }
+}
+
+/// A quantile may err upwards by the width of a bucket, but nothing took longer than the longest.
+fn at_most(longest: Duration, quantile: Option<f64>) -> Option<f64> {
+    quantile.map(|seconds| seconds.min(longest.as_secs_f64()))
 }
 
 pub type Seconds = BTreeMap<String, Ring<Second>>;
@@ -146,6 +163,7 @@ pub struct Recent {
     pub ended: u64,
     pub failed: u64,
     pub latencies: Latencies,
+    longest: Duration,
 }
 
 impl Recent {
@@ -162,7 +180,18 @@ impl Recent {
             ended: window().map(|second| u64::from(second.ended)).sum(),
             failed: window().map(|second| u64::from(second.failed)).sum(),
             latencies: Latencies::sum(window().map(|second| &second.latencies)),
+            longest: window().map(Second::longest).max().unwrap_or_default(),
         }
+    }
+
+    /// Seconds; never more than the longest.
+    pub fn quantile(&self, q: f64) -> Option<f64> {
+        at_most(self.longest, self.latencies.quantile(q))
+    }
+
+    /// `None` when nothing ended.
+    pub fn longest(&self) -> Option<Duration> {
+        (self.ended > 0).then_some(self.longest)
     }
 }
 
@@ -236,7 +265,9 @@ mod tests {
         assert_eq!(seconds[0].in_flight, 0.5, "one in flight for one of two seconds");
         let recent = Recent::of(history.upstreams.get("users"));
         assert_eq!((recent.rate, recent.ended, recent.failed), (1.0, 3, 1));
-        assert!((0.1..0.11).contains(&recent.latencies.quantile(1.0).unwrap()), "what was before is not in it");
+        assert_eq!(recent.longest(), Some(Duration::from_millis(100)), "what was before is not in it");
+        assert_eq!(recent.quantile(1.0), Some(0.1), "its bucket reaches to 0.105");
+        assert_eq!(seconds[1].quantile(0.99), Some(0.001));
     }
 
     #[test]

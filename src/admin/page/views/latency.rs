@@ -116,7 +116,7 @@ impl Latency {
             number("p50", "Half took at most so long (to 9 %)."),
             number("p90", "All but 10 % took at most so long."),
             number("p99", "All but 1 % took at most so long."),
-            number("Longest", "None took longer (to 9 %)."),
+            number("Longest", "None took longer."),
             number("Limit", "The shortest of what ends a request by time."),
             number("p99 of limit", "Below 100 %, or the limit ends requests."),
         ];
@@ -159,14 +159,14 @@ fn kept(now: &Now<'_>, route: &str) -> u64 {
 
 fn quantiles(now: &Now<'_>, config: &Config, name: &str) -> Quantiles {
     let recent = Recent::of(now.history.routes.get(name));
-    let quantile = |q| recent.latencies.quantile(q).map(Millis::of_seconds);
+    let quantile = |q| recent.quantile(q).map(Millis::of_seconds);
     Quantiles {
         route: name.to_owned(),
         ended: recent.ended,
         p50_ms: quantile(0.5),
         p90_ms: quantile(0.9),
         p99_ms: quantile(0.99),
-        max_ms: quantile(1.0),
+        max_ms: recent.longest().map(Millis::of),
         limits: limits(config, name),
     }
 }

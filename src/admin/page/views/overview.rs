@@ -224,7 +224,7 @@ impl Line {
         limit: Option<&InFlightLimit>,
     ) -> Self {
         let recent = Recent::of(past);
-        let quantile = |q| recent.latencies.quantile(q).map(Millis::of_seconds);
+        let quantile = |q| recent.quantile(q).map(Millis::of_seconds);
         Self {
             name: name.to_owned(),
             total: ends.total(),
@@ -301,7 +301,7 @@ impl Past {
             ended_per_second: seconds.iter().map(|second| per_second(second.ended, second)).collect(),
             failed_per_second: seconds.iter().map(|second| per_second(second.failed, second)).collect(),
             in_flight_mean: seconds.iter().map(|second| rounded(f64::from(second.in_flight))).collect(),
-            p99_ms: seconds.iter().map(|second| second.latencies.quantile(0.99).map(Millis::of_seconds)).collect(),
+            p99_ms: seconds.iter().map(|second| second.quantile(0.99).map(Millis::of_seconds)).collect(),
         }
     }
 }
