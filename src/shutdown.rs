@@ -34,6 +34,10 @@ const DRAIN_POLL: Duration = Duration::from_millis(20);
 /// client reading the end of the answer). Below the second within which the process promises to be gone.
 const CLOSE_GRACE: Duration = Duration::from_millis(500);
 
+/// Within this time of a signal to stop, another is the same stroke told twice: `timeout` signals its child and then its
+/// group, and a Ctrl-C reaches a process from the terminal and from the wrapper that passes it on. Nobody strikes so fast.
+const SAME_STROKE: Duration = Duration::from_millis(100);
+
 /// Signals waiting to be handled; more of them at once say nothing new.
 const SIGNAL_QUEUE: usize = 8;
 
@@ -143,16 +147,66 @@ pub enum Signal {
 /// SIGTERM during a slow start would otherwise be lost.
 pub fn signals(tasks: &Tasks) -> io::Result<mpsc::Receiver<Signal>> {
     let (sender, receiver) = mpsc::channel(SIGNAL_QUEUE);
-    let sources = [
-        (SignalKind::terminate(), Signal::Stop),
-        (SignalKind::interrupt(), Signal::Stop),
-        (SignalKind::hangup(), Signal::Reload),
-        (SignalKind::user_defined2(), Signal::HandOver),
-    ];
-    for (kind, meaning) in sources {
+    let (mut stops, stop_sender) = (Stops::new()?, sender.clone());
+    tasks.spawn("signal", async move {
+        let forward = async { while stop_sender.send(stops.next().await).await.is_ok() {} };
+        tokio::select! {
+            () = forward => {}
+            () = stop_sender.closed() => {}
+        }
+    });
+    for (kind, meaning) in [(SignalKind::hangup(), Signal::Reload), (SignalKind::user_defined2(), Signal::HandOver)] {
         tasks.spawn("signal", forward(signal(kind)?, meaning, sender.clone()));
     }
     Ok(receiver)
+}
+
+/// The process's SIGTERM and SIGINT.
+#[derive(Debug)]
+pub struct Stops {
+    terminate: UnixSignal,
+    interrupt: UnixSignal,
+    strokes: Strokes,
+}
+
+impl Stops {
+    /// # Errors
+    ///
+    /// When the signals cannot be taken over.
+    pub fn new() -> io::Result<Self> {
+        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        Ok(Self { terminate, interrupt, strokes: Strokes::default() })
+    }
+
+    /// The next stroke.
+    pub async fn next(&mut self) -> Signal {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => {}
+                _ = self.interrupt.recv() => {}
+            }
+            if self.strokes.is_new(Instant::now()) {
+                return Signal::Stop;
+            }
+        }
+    }
+}
+
+/// Tells a second stroke from an echo of the first.
+#[derive(Debug, Default)]
+struct Strokes {
+    last: Option<Instant>,
+}
+
+impl Strokes {
+    /// An echo does not prolong the time in which there are echoes.
+    fn is_new(&mut self, now: Instant) -> bool {
+        let is_new = self.last.is_none_or(|last| now.duration_since(last) >= SAME_STROKE);
+        if is_new {
+            self.last = Some(now);
+        }
+        is_new
+    }
 }
 
 /// Ends when the receiver is gone.
@@ -232,8 +286,10 @@ pub async fn shut_down(
 async fn drain(lifecycle: &Lifecycle, settings: &Shutdown, farewell: Farewell, work: &impl Work) -> Outcome {
     if farewell == Farewell::Announce {
         lifecycle.advance(Phase::Lame);
-        tracing::info!(grace = ?settings.accept_grace, "stopping: not ready, still accepting");
-        tokio::time::sleep(settings.accept_grace).await;
+        if !settings.accept_grace.is_zero() {
+            tracing::info!(grace = ?settings.accept_grace, "stopping: not ready, still accepting");
+            tokio::time::sleep(settings.accept_grace).await;
+        }
     }
     work.stop_accepting();
     lifecycle.advance(Phase::Draining);
@@ -349,6 +405,17 @@ mod tests {
         assert!(!lifecycle.advance(Phase::Draining));
 
         assert_eq!(lifecycle.phase(), Phase::Draining);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_signal_right_after_another_is_the_same_stroke() {
+        let start = Instant::now();
+        let table = [(0, true), (0, false), (60, false), (99, false), (100, true), (199, false), (200, true)];
+
+        let mut strokes = Strokes::default();
+        for (millis, expected) in table {
+            assert_eq!(strokes.is_new(start + Duration::from_millis(millis)), expected, "after {millis} ms");
+        }
     }
 
     #[test]

@@ -10,7 +10,6 @@ use std::future::Future;
 use std::io::{self, IsTerminal, Write};
 use std::net::TcpListener;
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +30,7 @@ use super::{Protocol, safety};
 use crate::config::Config;
 use crate::exit_code::Exit;
 use crate::scrape;
+use crate::shutdown::Stops;
 
 /// Why a test did not begin, or could not be reported.
 #[derive(Debug)]
@@ -257,23 +257,17 @@ struct Signals(CancellationToken);
 
 impl Signals {
     fn watch(control: &Control, is_told: bool) -> io::Result<Self> {
-        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let mut stops = Stops::new()?;
         let (control, over) = (control.clone(), CancellationToken::new());
         let guard = Self(over.clone());
         tokio::spawn(async move {
-            let mut next = async || {
-                tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
-                }
-            };
             let both = async {
-                next().await;
+                stops.next().await;
                 control.stop.cancel();
                 if is_told {
                     let _ = writeln!(io::stderr(), "no more requests; waiting for answers, Ctrl-C again ends it now");
                 }
-                next().await;
+                stops.next().await;
                 control.abort.cancel();
             };
             tokio::select! {
