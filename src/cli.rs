@@ -3,6 +3,7 @@
 //! Exit codes belong to [`exit_code`](crate::exit_code); clap's own code for a usage error (2) is replaced by 64,
 //! because 2 means something else to half of the tools that would run this.
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use crate::compare;
 use crate::demo;
 use crate::exit_code::Exit;
 use crate::load::options::LoadOptions;
+use crate::output;
 use crate::replay::options::ReplayOptions;
 use crate::rules;
 use crate::top;
@@ -248,9 +250,15 @@ where
     I::Item: Into<std::ffi::OsString> + Clone,
 {
     Cli::try_parse_from(arguments).map_err(|error| {
-        // A closed stdout or stderr (`forebay --help | head`) leaves nobody to tell.
-        let _ = error.print();
-        usage_exit(&error)
+        let printed = error.print().and_then(|()| io::stdout().flush());
+        match (usage_exit(&error), output::arrived(printed)) {
+            (Exit::Done, Err(error)) => {
+                let _ = writeln!(io::stderr(), "forebay: {error}");
+                Exit::Failed
+            }
+            // What is wrong goes to stderr; nobody is left to be told that it is closed.
+            (exit, _) => exit,
+        }
     })
 }
 

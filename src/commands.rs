@@ -26,6 +26,7 @@ use crate::handover::{self, Inherited, Invocation};
 use crate::healthcheck;
 use crate::load::options::{self, LoadOptions};
 use crate::load::run;
+use crate::output;
 use crate::reload::{ConfigVersion, Load};
 use crate::replay;
 use crate::replay::options::ReplayOptions;
@@ -86,7 +87,7 @@ fn check(file: &Path, effective: bool) -> Exit {
 fn write_files(folder: &Path, files: Vec<(String, String)>) -> Exit {
     for (name, content) in files {
         let path = folder.join(name);
-        if let Err(error) = std::fs::write(&path, content) {
+        if let Err(error) = output::write_file(&path, content.as_bytes()) {
             let hint = if folder.is_dir() { "" } else { "; make the folder first" };
             return fail(Exit::Failed, &format!("writing {}: {error}{hint}", path.display()));
         }
@@ -103,14 +104,28 @@ fn completions(shell: clap_complete::Shell) -> Exit {
 
 fn manual(folder: Option<&Path>) -> Exit {
     let Some(folder) = folder else {
-        let mut page = Vec::new();
-        clap_mangen::Man::new(Cli::command()).render(&mut page).expect("a vector takes all");
-        return print(&String::from_utf8_lossy(&page));
+        return print(&page(Cli::command()));
     };
-    match clap_mangen::generate_to(Cli::command(), folder) {
-        Ok(()) => Exit::Done,
-        Err(error) => fail(Exit::Failed, &format!("writing manual pages into {}: {error}", folder.display())),
+    let mut command = Cli::command();
+    // Gives the commands the names that their pages have.
+    command.build();
+    let mut pages = Vec::new();
+    collect_pages(command, &mut pages);
+    write_files(folder, pages)
+}
+
+/// The pages of all commands below this one, and its own.
+fn collect_pages(command: clap::Command, pages: &mut Vec<(String, String)>) {
+    for below in command.get_subcommands().filter(|below| !below.is_hide_set()).cloned() {
+        collect_pages(below, pages);
     }
+    pages.push((clap_mangen::Man::new(command.clone()).get_filename(), page(command)));
+}
+
+fn page(command: clap::Command) -> String {
+    let mut page = Vec::new();
+    clap_mangen::Man::new(command).render(&mut page).expect("a vector takes all");
+    String::from_utf8_lossy(&page).into_owned()
 }
 
 fn simulate(file: Option<&Path>) -> Exit {
@@ -122,10 +137,10 @@ fn simulate(file: Option<&Path>) -> Exit {
         let (simulator, mut signals) = (Simulator::bind(settings)?, shutdown::signals(&Tasks::default())?);
         let handles: Vec<_> = simulator.handles().cloned().collect();
         for handle in &handles {
-            print(&format!("http://{} ({})\n", handle.address, handle.name));
+            output::print(&format!("http://{} ({})\n", handle.address, handle.name))?;
         }
         if let Some(address) = simulator.metrics_address() {
-            print(&format!("http://{address}/metrics\n"));
+            output::print(&format!("http://{address}/metrics\n"))?;
         }
         simulator.run(shutdown::next_stop(&mut signals)).await?;
         Ok(print(&simulate::report::summary(&handles)))
@@ -143,10 +158,8 @@ fn compare_results(options: &compare::options::Options) -> Exit {
     let colour = io::stdout().is_terminal() && colour();
     with_runtime(1, async {
         Ok(match compare::files::run(options, colour).await {
-            Ok((shown, exit)) => {
-                print(&shown);
-                exit
-            }
+            // A verdict that nobody can read is none.
+            Ok((shown, exit)) => output::print(&shown).map_or_else(|error| fail(Exit::Failed, &error), |_| exit),
             Err((exit, message)) => fail(exit, &message),
         })
     })
@@ -208,7 +221,11 @@ fn healthcheck(file: &Path, url: Option<&str>, timeout: Duration) -> Exit {
     };
     with_runtime(1, async move {
         Ok(match healthcheck::ask(&target, timeout).await {
-            Ok(()) => print("ready\n"),
+            Ok(()) => {
+                // The exit code is the answer: a full disk does not make a process sick that serves.
+                let _ = output::print("ready\n");
+                Exit::Done
+            }
             Err(error) => fail(Exit::Failed, &format!("{target}: {error}")),
         })
     })
@@ -326,6 +343,9 @@ fn demo(options: &demo::Options, connect: Connect) -> Exit {
         Ok(version) => version,
         Err(report) => return fail(Exit::BadConfig, &report),
     };
+    if let Err(error) = output::print(&demo::banner(addresses, access_log)) {
+        return fail(Exit::Failed, &error);
+    }
     // In a runtime of its own, like the separate servers that the upstreams stand for.
     let stop = CancellationToken::new();
     let cancel = stop.clone();
@@ -335,7 +355,6 @@ fn demo(options: &demo::Options, connect: Connect) -> Exit {
             Ok(Exit::Done)
         })
     });
-    print(&demo::banner(addresses, access_log));
     let exit = serve(version, load, sockets, connect);
     stop.cancel();
     match upstreams.join() {
@@ -421,11 +440,9 @@ fn log_panics() {
     }));
 }
 
-/// Prints a result. Nobody can be told when stdout is closed (`forebay schema | head`).
+/// Prints a result, and nothing more is to be done.
 fn print(text: &str) -> Exit {
-    let mut stdout = io::stdout().lock();
-    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
-    Exit::Done
+    output::print(text).map_or_else(|error| fail(Exit::Failed, &error), |_| Exit::Done)
 }
 
 fn say(text: &str) {

@@ -22,6 +22,7 @@ pub mod limits;
 pub mod load;
 pub mod message;
 pub mod monotonic;
+pub mod output;
 pub mod promql;
 pub mod proxy;
 pub mod recorder;

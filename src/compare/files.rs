@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use crate::exit_code::Exit;
 use crate::load::result::{RunResult, SCHEMA};
+use crate::output;
 
 use super::comparable::Kind;
 use super::model::Comparison;
@@ -97,7 +98,7 @@ fn json(comparison: &Comparison) -> String {
 }
 
 fn write(path: &Path, text: &str) -> Result<(), String> {
-    std::fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
+    output::write_file(path, text.as_bytes()).map_err(|error| format!("cannot write {}: {error}", path.display()))
 }
 
 fn read_all(paths: &[PathBuf]) -> Result<Vec<Input>, String> {

@@ -150,6 +150,15 @@ fn there_are_no_globals() {
     }
 }
 
+/// Elsewhere, an error would be forgotten or a report cut off. What is appended to is opened with options.
+#[test]
+fn results_are_written_by_output_only() {
+    for source in rust().iter().filter(|source| source.path != "src/output.rs") {
+        let words = ["fs::write(", "File::create("];
+        none("results are written by `output`", source.lines_with(source.program(), &words));
+    }
+}
+
 #[test]
 fn no_unsafe_code() {
     for root in ["src/lib.rs", "src/main.rs"] {

@@ -29,6 +29,7 @@ use super::waterfall::{Follower, RunId, Waterfall};
 use super::{Protocol, safety};
 use crate::config::Config;
 use crate::exit_code::Exit;
+use crate::output;
 use crate::scrape;
 use crate::shutdown::Stops;
 
@@ -145,8 +146,10 @@ pub async fn conduct(mut job: Job, terms: Terms, course: impl Course) -> Result<
     result.notes.extend(result.waterfall.iter().flat_map(Waterfall::remarks));
     course.conclude(&mut result);
     judge(&judgement.fail, missed, &mut result)?;
-    show(&result)?;
+    // What cannot be shown can be in the files still.
+    let shown = show(&result);
     outputs.write(&result).map_err(Failure::failed)?;
+    shown?;
     Ok(exit(&result))
 }
 
@@ -236,8 +239,7 @@ fn judge(all: &[Gate], missed: Option<GateRecord>, result: &mut RunResult) -> Re
 fn show(result: &RunResult) -> Result<(), Failure> {
     let stdout = io::stdout();
     let text = text::render(result, &Look::of(&stdout)).map_err(Failure::failed)?;
-    // Nobody can be told when stdout is closed.
-    let _ = stdout.lock().write_all(text.as_bytes());
+    output::print(&text).map_err(Failure::failed)?;
     Ok(())
 }
 

@@ -1,20 +1,20 @@
-//! The files that a result is written to. Opened before the run: a misspelt folder is told at once and not an hour
-//! later.
+//! The files that a result is written to. Made before the run: a misspelt folder is told at once and not an hour
+//! later. What was there before stays until the new report is whole.
 
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::load::options::OutputOptions;
 use crate::load::report::{hgrm, html, json, ndjson};
 use crate::load::result::RunResult;
+use crate::output::NewFile;
 
 pub struct Outputs(Vec<Output>);
 
 struct Output {
     form: Form,
     path: PathBuf,
-    file: File,
+    file: NewFile,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -38,7 +38,7 @@ impl Outputs {
         ];
         let named = wanted.into_iter().filter_map(|(form, path)| Some((form, path.clone()?)));
         let open = |(form, path): (Form, PathBuf)| {
-            let file = File::create(&path).map_err(|error| at(&path, &error))?;
+            let file = NewFile::open(&path).map_err(|error| at(&path, &error))?;
             Ok(Output { form, path, file })
         };
         Ok(Self(named.map(open).collect::<io::Result<_>>()?))
@@ -48,9 +48,9 @@ impl Outputs {
     ///
     /// When a file cannot be written.
     pub fn write(self, result: &RunResult) -> io::Result<()> {
-        self.0.into_iter().try_for_each(|mut output| {
+        self.0.into_iter().try_for_each(|output| {
             let text = output.form.render(result)?;
-            output.file.write_all(text.as_bytes()).map_err(|error| at(&output.path, &error))
+            output.file.write(text.as_bytes()).map_err(|error| at(&output.path, &error))
         })
     }
 }

@@ -30,10 +30,36 @@ impl Folder {
 
     /// Runs a command in this folder.
     fn forebay(&self, arguments: &str) -> Output {
+        self.command(arguments).output().expect("the binary runs")
+    }
+
+    fn command(&self, arguments: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
         command.args(arguments.split_whitespace()).current_dir(self.0.path()).env("NO_COLOR", "1");
-        command.output().expect("the binary runs")
+        command
     }
+
+    /// The same where files end at 512 bytes, as on a disk that is nearly full.
+    fn with_little_space(&self, arguments: &str) -> Output {
+        let script = "trap '' XFSZ; ulimit -f 1; exec \"$@\"";
+        let mut command = Command::new("sh");
+        command.args(["-c", script, "sh", env!("CARGO_BIN_EXE_forebay")]).args(arguments.split_whitespace());
+        command.current_dir(self.0.path()).env("NO_COLOR", "1").output().expect("the shell runs")
+    }
+
+    /// What is in it, apart from the configuration.
+    fn names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.0.path()).expect("a folder");
+        let names = entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"));
+        let mut names: Vec<_> = names.filter(|name| name != "forebay.toml").collect();
+        names.sort();
+        names
+    }
+}
+
+/// Where nothing can be written any more.
+fn full_disk() -> std::fs::File {
+    std::fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it")
 }
 
 fn code(output: &Output) -> i32 {
@@ -203,7 +229,7 @@ fn every_command_has_a_manual_page() {
 
     let refused = folder.forebay("man --out nowhere");
     assert_eq!(code(&refused), 1);
-    assert!(stderr(&refused).contains("manual pages into nowhere"));
+    assert!(stderr(&refused).contains("make the folder first"), "{}", stderr(&refused));
 }
 
 #[test]
@@ -240,4 +266,85 @@ fn a_port_in_use_is_a_runtime_failure_that_says_what_to_do() {
     let message = stderr(&output);
     assert!(message.contains(&format!("cannot listen on {address} (main): ")), "{message}");
     assert!(message.contains("ss -ltnp"), "{message}");
+}
+
+/// A load test of nobody: every request fails at once, and the report says so.
+fn short_load(outputs: &str) -> String {
+    format!("load http://127.0.0.1:1/ -r 20/s -d 1s {outputs}")
+}
+
+#[test]
+fn output_that_does_not_arrive_is_a_runtime_failure() {
+    let folder = Folder::with(GOOD);
+    assert_eq!(code(&folder.forebay(&short_load("--report-json a.json"))), 0);
+    let load = short_load("--quiet --report-json b.json");
+    let commands = [
+        "schema",
+        "metrics",
+        "man",
+        "completions bash",
+        "rules",
+        "check",
+        "check --effective",
+        "explain GET /users/7",
+        "version",
+        "--version",
+        "--help",
+        "run --help",
+        "compare a.json a.json",
+        "demo --listen 127.0.0.1:0 --admin 127.0.0.1:0",
+        "simulate",
+        load.as_str(),
+    ];
+    for arguments in commands {
+        let output = folder.command(arguments).stdout(full_disk()).output().expect("the binary runs");
+
+        assert_eq!(code(&output), 1, "forebay {arguments}: {}", stderr(&output));
+        let message = "forebay: cannot write to standard output: No space left on device";
+        assert!(stderr(&output).contains(message), "forebay {arguments}: {}", stderr(&output));
+    }
+    // What was asked for beside it is whole.
+    assert_eq!(code(&folder.forebay("compare a.json b.json")), 0);
+}
+
+#[test]
+fn a_reader_who_has_seen_enough_is_no_failure() {
+    let folder = Folder::with(GOOD);
+    for arguments in ["schema", "--help", "check"] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+
+        let output = folder.command(arguments).stdout(writer).output().expect("the binary runs");
+
+        assert_eq!((code(&output), stderr(&output).as_str()), (0, ""), "forebay {arguments}");
+    }
+}
+
+#[test]
+fn a_report_that_cannot_be_written_leaves_the_old_one_alone() {
+    let folder = Folder::with(GOOD);
+    let load = |name: &str| short_load(&format!("--quiet {name}"));
+    assert_eq!(code(&folder.forebay(&load("--report-json a.json"))), 0);
+    let writes = [
+        (load("--report-json old"), "old"),
+        (load("--report-html old"), "old"),
+        (load("--report-ndjson old"), "old"),
+        ("compare a.json a.json --report-json old".to_owned(), "old"),
+        ("compare a.json a.json --report-html old".to_owned(), "old"),
+        ("dashboards --out .".to_owned(), "overview.json"),
+        ("rules --out .".to_owned(), "forebay.yaml"),
+        ("man --out .".to_owned(), "forebay.1"),
+    ];
+    for (arguments, name) in writes {
+        let file = folder.0.path().join(name);
+        std::fs::write(&file, "what was there").expect("written");
+
+        let output = folder.with_little_space(&arguments);
+
+        assert_eq!(code(&output), 1, "forebay {arguments}: {}", stderr(&output));
+        assert!(stderr(&output).contains("File too large"), "forebay {arguments}: {}", stderr(&output));
+        assert_eq!(std::fs::read_to_string(&file).expect("still there"), "what was there", "forebay {arguments}");
+        std::fs::remove_file(&file).expect("removed");
+        assert_eq!(folder.names(), ["a.json"], "forebay {arguments} leaves nothing behind");
+    }
 }
