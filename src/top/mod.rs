@@ -13,7 +13,7 @@ use clap::{Args, ValueEnum};
 
 use self::ask::Question;
 use self::keys::{Key, Keys};
-use self::screen::Screen;
+use self::screen::{Help, Screen};
 use crate::admin::page::views::Name;
 use crate::exit_code::Exit;
 use crate::load::report::Look;
@@ -65,6 +65,14 @@ impl Shown {
     }
 }
 
+impl Options {
+    fn help(&self, view: Shown) -> Help {
+        let route = self.route.as_ref().map_or_else(String::new, |route| format!(" --route {route}"));
+        let whole = format!("forebay top {} --admin {}{route} --once", view.name().as_str(), self.admin);
+        Help { keys: Key::HELP, whole }
+    }
+}
+
 /// Shows the view until `q` or Ctrl-C, or once. A process that cannot be asked at first is an error; one that is gone later is
 /// waited for.
 pub async fn run(options: &Options) -> Result<Exit, String> {
@@ -83,7 +91,7 @@ pub async fn run(options: &Options) -> Result<Exit, String> {
         }
     }
     let mut screen = Screen::open(stdout).map_err(|error| error.to_string())?;
-    let shown = show(&mut question, options.view, parts, &mut screen, options.every);
+    let shown = show(&mut question, options, parts, &mut screen);
     tokio::select! {
         shown = shown => shown.map_err(|error| error.to_string())?,
         interrupted = tokio::signal::ctrl_c() => interrupted.map_err(|error| error.to_string())?,
@@ -94,15 +102,15 @@ pub async fn run(options: &Options) -> Result<Exit, String> {
 /// Until the key for the end, or the terminal's.
 async fn show(
     question: &mut Question,
-    mut view: Shown,
+    options: &Options,
     mut parts: Vec<crate::admin::page::views::Part>,
     screen: &mut Screen,
-    every: Duration,
 ) -> io::Result<()> {
+    let mut view = options.view;
     let mut keys = Keys::open()?;
     let mut trouble = None;
     loop {
-        screen.draw(&parts, trouble.as_deref(), Key::HELP)?;
+        screen.draw(&parts, trouble.as_deref(), &options.help(view))?;
         tokio::select! {
             key = keys.next() => {
                 view = match key {
@@ -112,7 +120,7 @@ async fn show(
                 };
                 question.turn_to(view.name());
             }
-            () = tokio::time::sleep(every) => {}
+            () = tokio::time::sleep(options.every) => {}
         }
         match question.ask().await {
             Ok(news) => (parts, trouble) = (news, None),

@@ -20,7 +20,7 @@ impl Screen {
     }
 
     /// One write for the whole picture, or it flickers.
-    pub fn draw(&mut self, parts: &[Part], trouble: Option<&str>, help: &str) -> io::Result<()> {
+    pub fn draw(&mut self, parts: &[Part], trouble: Option<&str>, help: &Help) -> io::Result<()> {
         let rows = rustix::termios::tcgetwinsize(&self.output).map_or(24, |size| usize::from(size.ws_row));
         let picture = picture(parts, &Look::of(&self.output), trouble, help, rows.max(3));
         self.output.write_all(picture.as_bytes())?;
@@ -35,17 +35,25 @@ impl Drop for Screen {
     }
 }
 
+/// What the last lines say.
+#[derive(Debug)]
+pub struct Help {
+    pub keys: &'static str,
+    /// The command that shows the view whole.
+    pub whole: String,
+}
+
 /// From the upper left, each line to its end, the rest cleared.
-fn picture(parts: &[Part], look: &Look, trouble: Option<&str>, help: &str, rows: usize) -> String {
+fn picture(parts: &[Part], look: &Look, trouble: Option<&str>, help: &Help, rows: usize) -> String {
     let mut lines: Vec<String> = text(parts, look, look.width).lines().map(str::to_owned).collect();
     let last = match trouble {
         Some(trouble) => look.bad(format!("{trouble}; trying again")).into_owned(),
-        None => look.dim(help).into_owned(),
+        None => look.dim(help.keys).into_owned(),
     };
     if lines.len() > rows - 1 {
         let hidden = lines.len() - (rows - 2);
         lines.truncate(rows - 2);
-        lines.push(look.dim(format!("... and {hidden} more lines: forebay top --once | less")).into_owned());
+        lines.push(look.dim(format!("... {hidden} more lines: {} | less", help.whole)).into_owned());
     }
     lines.push(last);
     format!("\x1b[H{}\x1b[J", lines.iter().map(|line| format!("{line}\x1b[K")).collect::<Vec<_>>().join("\r\n"))
@@ -84,14 +92,15 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_counted() {
-        let whole = picture(&parts(), &Look::PLAIN, None, "q ends", 24);
-        let cut = picture(&parts(), &Look::PLAIN, Some("gone"), "q ends", 5);
+        let help = Help { keys: "q ends", whole: "forebay top limits --once".into() };
+        let whole = picture(&parts(), &Look::PLAIN, None, &help, 24);
+        let cut = picture(&parts(), &Look::PLAIN, Some("gone"), &help, 5);
 
         assert_eq!(whole.matches("\r\n").count(), 7, "{whole}");
         assert!(whole.ends_with("q ends\x1b[K\x1b[J"), "{whole:?}");
         let lines: Vec<&str> = cut.split("\r\n").collect();
         assert_eq!(lines.len(), 5);
-        assert!(lines[3].starts_with("... and 4 more lines"), "{cut:?}");
+        assert!(lines[3].starts_with("... 4 more lines: forebay top limits --once | less"), "{cut:?}");
         assert!(lines[4].starts_with("gone; trying again"), "{cut:?}");
     }
 

@@ -166,27 +166,18 @@ impl Table {
         out
     }
 
-    /// Columns aligned; `paint` may colour what is not plain. Lines of the past give way when the table is wider than `width`.
+    /// Columns aligned; `paint` may colour what is not plain. When the table is wider than `width`, lines of the past give way,
+    /// then titles take two lines, then the last columns are named instead of shown.
     pub fn text(&self, width: usize, paint: &dyn Fn(Tone, &str) -> String) -> String {
-        let mut out = format!("{}\n", printable(&self.title));
+        let title = printable(&self.title);
         if self.rows.is_empty() {
-            out.push_str(&format!("  {}\n", self.empty));
-            return out;
+            return format!("{title}\n  {}\n", self.empty);
         }
-        let head: Vec<String> = self.columns.iter().map(|column| column.title.to_owned()).collect();
         let plain: Vec<Vec<String>> = self.rows.iter().map(|row| row.cells.iter().map(Cell::plain).collect()).collect();
-        let widths: Vec<usize> = (0..head.len())
-            .map(|index| {
-                let cells = plain.iter().filter_map(|row| row.get(index)).chain([&head[index]]);
-                cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-            })
-            .collect();
-        let mut shown: Vec<usize> = (0..head.len()).collect();
-        let fits = |shown: &[usize]| shown.iter().map(|index| 2 + widths[*index]).sum::<usize>() <= width;
-        while !fits(&shown) {
-            let line = shown.iter().rposition(|index| self.columns[*index].kind == Kind::Line);
-            let Some(line) = line else { break };
-            shown.remove(line);
+        let Fitted { shown, left_out, head, widths } = self.fitted(&plain, width);
+        let mut out = format!("{title}\n");
+        if !left_out.is_empty() {
+            out.push_str(&format!("  (a wider terminal shows {})\n", left_out.join(", ")));
         }
         let pad = |text: &str, index: usize| {
             let width = widths[index];
@@ -196,7 +187,12 @@ impl Table {
             }
         };
         let join = |cells: Vec<String>| format!("  {}\n", cells.join("  ").trim_end());
-        out.push_str(&join(shown.iter().map(|index| pad(&head[*index], *index)).collect()));
+        let height = shown.iter().map(|index| head[*index].len()).max().unwrap_or(0);
+        for line in 0..height {
+            // Titles stand on their cells.
+            let part = |index: usize| (line + head[index].len()).checked_sub(height).map_or("", |at| head[index][at]);
+            out.push_str(&join(shown.iter().map(|index| pad(part(*index), *index)).collect()));
+        }
         for (row, plain) in self.rows.iter().zip(&plain) {
             let cells = shown.iter().filter_map(|index| Some((*index, plain.get(*index)?, row.cells.get(*index)?)));
             out.push_str(&join(cells.map(|(index, text, cell)| paint(cell.tone, &pad(text, index))).collect()));
@@ -206,6 +202,63 @@ impl Table {
         }
         out
     }
+
+    fn fitted(&self, plain: &[Vec<String>], width: usize) -> Fitted {
+        let mut fitted = Fitted {
+            shown: (0..self.columns.len()).collect(),
+            left_out: Vec::new(),
+            head: self.columns.iter().map(|column| vec![column.title]).collect(),
+            widths: Vec::new(),
+        };
+        fitted.measure(plain);
+        while !fitted.fits(width) {
+            let line = fitted.shown.iter().rposition(|index| self.columns[*index].kind == Kind::Line);
+            let Some(line) = line else { break };
+            fitted.shown.remove(line);
+        }
+        if !fitted.fits(width) {
+            fitted.head = self.columns.iter().map(|column| in_two(column.title)).collect();
+            fitted.measure(plain);
+        }
+        // The name of a row and one number are shown whatever happens.
+        while !fitted.fits(width) && fitted.shown.len() > 2 {
+            let last = fitted.shown.pop().expect("more than two");
+            fitted.left_out.insert(0, self.columns[last].title);
+        }
+        fitted
+    }
+}
+
+/// What of a table is shown in a terminal, and how.
+struct Fitted {
+    /// Numbers of columns.
+    shown: Vec<usize>,
+    /// Titles.
+    left_out: Vec<&'static str>,
+    /// Lines of titles, by column, as are the widths.
+    head: Vec<Vec<&'static str>>,
+    widths: Vec<usize>,
+}
+
+impl Fitted {
+    fn measure(&mut self, plain: &[Vec<String>]) {
+        let of_column = |(index, head): (usize, &Vec<&'static str>)| {
+            let cells = plain.iter().filter_map(|row| row.get(index)).map(|cell| cell.chars().count());
+            cells.chain(head.iter().map(|line| line.chars().count())).max().unwrap_or(0)
+        };
+        self.widths = self.head.iter().enumerate().map(of_column).collect();
+    }
+
+    fn fits(&self, width: usize) -> bool {
+        self.shown.iter().map(|index| 2 + self.widths[*index]).sum::<usize>() <= width
+    }
+}
+
+/// A title on two lines, where the longer is the shortest possible.
+fn in_two(title: &'static str) -> Vec<&'static str> {
+    let parts = title.match_indices(' ').map(|(at, _)| [&title[..at], &title[at + 1..]]);
+    let longer = |parts: &[&str; 2]| parts.iter().map(|part| part.chars().count()).max();
+    parts.min_by_key(longer).map_or_else(|| vec![title], Vec::from)
 }
 
 /// Without what would steer a terminal or turn the direction of writing.
@@ -263,6 +316,46 @@ mod tests {
         let text = table().text(usize::MAX, &unpainted);
 
         assert_eq!(text, "Routes & more\n  name     rate  trend\n  <a>   12/s !!  ▁▅█\n      more <b>\n");
+    }
+
+    #[test]
+    fn what_is_narrow_shows_what_fits_and_names_the_rest() {
+        let column = |title, kind| Column { title, help: "", kind };
+        let columns = vec![
+            column("Route", Kind::Text),
+            column("Rate", Kind::Number),
+            column("2 min", Kind::Line),
+            column("In flight now / limit", Kind::Number),
+            column("Deadline", Kind::Number),
+        ];
+        let cells = ["users", "12/s", "▁▂▃▄▅▆", "3 / 400", "1.00 s"].map(Cell::text).to_vec();
+        let rows = vec![Row { key: "users".into(), cells }];
+        let table = Table { id: "t", title: "Routes".into(), empty: "", columns, rows };
+        let lines = |width| table.text(width, &unpainted).lines().map(str::to_owned).collect::<Vec<_>>();
+
+        assert_eq!(lines(80)[1], "  Route  Rate  2 min   In flight now / limit  Deadline");
+        assert_eq!(
+            lines(50)[1..],
+            ["  Route  Rate  In flight now / limit  Deadline", "  users  12/s                3 / 400    1.00 s"]
+        );
+        assert_eq!(
+            lines(40)[1..],
+            [
+                "                 In flight",
+                "  Route  Rate  now / limit  Deadline",
+                "  users  12/s      3 / 400    1.00 s"
+            ]
+        );
+        assert_eq!(
+            lines(30)[1..],
+            [
+                "  (a wider terminal shows Deadline)",
+                "                 In flight",
+                "  Route  Rate  now / limit",
+                "  users  12/s      3 / 400"
+            ]
+        );
+        assert_eq!(lines(1)[3], "  users  12/s");
     }
 
     #[test]
