@@ -175,6 +175,7 @@ fn read_simulation(file: &Path) -> Result<simulate::Settings, (Exit, String)> {
 }
 
 fn load_test(options: LoadOptions) -> Exit {
+    compare::interleave::stay_with_starter();
     let config = match options.request.config.as_deref().map(load).transpose() {
         Ok(loaded) => loaded.map(|loaded| loaded.config),
         Err(report) => return refuse(&report),

@@ -36,7 +36,7 @@ const CLOSE_GRACE: Duration = Duration::from_millis(500);
 
 /// Within this time of a signal to stop, another is the same stroke told twice: `timeout` signals its child and then its
 /// group, and a Ctrl-C reaches a process from the terminal and from the wrapper that passes it on. Nobody strikes so fast.
-const SAME_STROKE: Duration = Duration::from_millis(100);
+pub const SAME_STROKE: Duration = Duration::from_millis(100);
 
 /// Signals waiting to be handled; more of them at once say nothing new.
 const SIGNAL_QUEUE: usize = 8;

@@ -116,7 +116,9 @@ fn same_run(all: &[&Input]) -> Option<Warning> {
 }
 
 fn overlap(all: &[&Input]) -> Option<Warning> {
-    let end = |input: &Input| input.result.started_unix + input.result.plan.ran_s;
+    // A run that was through early makes room for the next one then, not at its planned end.
+    let took = |input: &Input| input.result.plan.took_s.unwrap_or(input.result.plan.ran_s);
+    let end = |input: &Input| input.result.started_unix + took(input);
     let at_once = |one: &Input, other: &Input| {
         one.result.started_unix < end(other) && other.result.started_unix < end(one) && one.result != other.result
     };

@@ -68,6 +68,18 @@ fn the_same_run_twice_and_runs_at_the_same_time_are_noticed() {
     assert_eq!(kinds(&[a, b]), [Kind::Overlap]);
 }
 
+/// The last of a few Poisson arrivals is answered before the planned end, and the next run starts.
+#[test]
+fn runs_in_turn_are_not_at_the_same_time_though_their_plans_are() {
+    let [mut a, mut b] = inputs();
+    b.result.started_unix = a.result.started_unix + a.result.plan.ran_s - 0.3;
+    a.result.plan.took_s = Some(a.result.plan.ran_s - 0.4);
+    assert_eq!(kinds(&[a.clone(), b.clone()]), []);
+
+    a.result.plan.took_s = Some(a.result.plan.ran_s - 0.2);
+    assert_eq!(kinds(&[a, b]), [Kind::Overlap]);
+}
+
 #[test]
 fn a_rate_that_rises_within_a_run_is_noticed() {
     let mut inputs = inputs();

@@ -7,10 +7,14 @@
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
-use tokio::process::Command;
-use tokio::signal::unix::{SignalKind, signal};
+use rustix::process::{Pid, Signal, getppid, kill_process, set_parent_process_death_signal};
+use tokio::process::{Child, Command};
 
 use crate::exit_code::Exit;
+use crate::shutdown::{SAME_STROKE, Stops};
+
+/// Tells a run the process that started it, and that it must not outlive it.
+const STARTER: &str = "FOREBAY_COMPARE_PID";
 
 /// What to load.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,14 +45,21 @@ struct Turn {
 ///
 /// # Errors
 ///
-/// When a run fails or is interrupted: what to say, and the code to end with.
+/// When a run fails or is interrupted: what to say, and the code to end with. No run goes on then.
 pub async fn measure(plan: &Interleaving, folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>), (Exit, String)> {
-    // Ctrl-C reaches the run as well, which ends in order; this process waits for that.
-    let _interrupts = signal(SignalKind::interrupt()).map_err(|error| (Exit::Failed, error.to_string()))?;
+    let mut stops = Stops::new().map_err(|error| (Exit::Failed, error.to_string()))?;
     let (mut before, mut after) = (Vec::new(), Vec::new());
     for turn in turns(plan.repeats) {
         let file = folder.join(turn.file());
-        let status = load(&arguments(plan, turn, &file)).await.map_err(|error| (Exit::Failed, error))?;
+        let mut run = start(&arguments(plan, turn, &file)).map_err(|error| (Exit::Failed, error))?;
+        let status = tokio::select! {
+            status = run.wait() => status.map_err(|error| (Exit::Failed, format!("cannot wait for a run: {error}")))?,
+            // To this process; Ctrl-C in a terminal reaches the run as well, `kill` does not.
+            _ = stops.next() => {
+                end(&mut run, &mut stops).await;
+                return Err(interrupted(turn));
+            }
+        };
         judge(turn, status)?;
         match turn.side {
             Side::Before => before.push(file),
@@ -56,6 +67,43 @@ pub async fn measure(plan: &Interleaving, folder: &Path) -> Result<(Vec<PathBuf>
         }
     }
     Ok((before, after))
+}
+
+/// For a run, at its start: has the kernel end it if the process that compares is killed and cannot do so itself.
+/// What nobody waits for would go on loading the target.
+pub fn stay_with_starter() {
+    let Some(starter) = std::env::var(STARTER).ok().and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw) else {
+        return;
+    };
+    // Without the kernel's help, the starter ends it by a signal, unless it is killed.
+    let _ = set_parent_process_death_signal(Some(Signal::TERM));
+    // It may have been killed before that.
+    if getppid() != Some(starter) {
+        std::process::exit(Exit::Interrupted.code().into());
+    }
+}
+
+/// Ends a run and waits for that. Its answers are not waited for, since nothing is made of them: for that, a second
+/// stroke is needed, also where Ctrl-C in a terminal has reached it already. Another stroke to this process means that
+/// even this takes too long.
+async fn end(run: &mut Child, stops: &mut Stops) {
+    let strokes = async {
+        loop {
+            // It has not been waited for while it has a number, so that is still its own; it may just have ended.
+            let pid = run.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+            let _ = pid.map(|pid| kill_process(pid, Signal::TERM));
+            if tokio::time::timeout(2 * SAME_STROKE, run.wait()).await.is_ok() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = strokes => {}
+        _ = stops.next() => {
+            // What cannot be killed has ended.
+            let _ = run.kill().await;
+        }
+    }
 }
 
 fn turns(repeats: u32) -> impl Iterator<Item = Turn> {
@@ -93,11 +141,12 @@ fn arguments(plan: &Interleaving, turn: Turn, file: &Path) -> Vec<String> {
 }
 
 /// The run shows itself on stderr; its own report would bury the comparison.
-async fn load(arguments: &[String]) -> Result<ExitStatus, String> {
+fn start(arguments: &[String]) -> Result<Child, String> {
     let program = std::env::current_exe().map_err(|error| format!("cannot find this program: {error}"))?;
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
-    command.status().await.map_err(|error| format!("cannot start a run: {error}"))
+    command.env(STARTER, std::process::id().to_string());
+    command.spawn().map_err(|error| format!("cannot start a run: {error}"))
 }
 
 /// A run that missed a gate or is void has a result, which says so itself.
@@ -106,12 +155,15 @@ fn judge(turn: Turn, status: ExitStatus) -> Result<(), (Exit, String)> {
     if is(Exit::Done) || is(Exit::GateMissed) || is(Exit::Void) {
         return Ok(());
     }
-    let run = turn.file();
     if is(Exit::Interrupted) {
-        return Err((Exit::Interrupted, format!("interrupted in the run of {run}: nothing is compared")));
+        return Err(interrupted(turn));
     }
     let exit = if is(Exit::Usage) { Exit::Usage } else { Exit::Failed };
-    Err((exit, format!("the run of {run} failed: {status}")))
+    Err((exit, format!("the run of {} failed: {status}", turn.file())))
+}
+
+fn interrupted(turn: Turn) -> (Exit, String) {
+    (Exit::Interrupted, format!("interrupted in the run of {}: nothing is compared", turn.file()))
 }
 
 #[cfg(test)]

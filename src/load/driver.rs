@@ -181,7 +181,7 @@ pub async fn run<P: Protocol>(
     let interrupted = control.stop.is_cancelled() || control.abort.is_cancelled();
     let verdict = Verdict::new(interrupted, watch::judge(&facts));
     Ok(Report {
-        plan: plan_record(plan, ran, workers),
+        plan: plan_record(plan, ran, elapsed, workers),
         closed,
         environment,
         started_unix: started_unix.as_secs_f64(),
@@ -191,7 +191,7 @@ pub async fn run<P: Protocol>(
     })
 }
 
-fn plan_record(plan: &Plan, ran: u64, workers: usize) -> PlanRecord {
+fn plan_record(plan: &Plan, ran: u64, elapsed: u64, workers: usize) -> PlanRecord {
     let seconds = |ns: u64| ns as f64 / SECOND as f64;
     PlanRecord {
         model: plan.model.name().into(),
@@ -200,6 +200,7 @@ fn plan_record(plan: &Plan, ran: u64, workers: usize) -> PlanRecord {
         duration_s: seconds(plan.duration),
         warm_up_s: plan.warm_up,
         ran_s: seconds(ran),
+        took_s: Some(seconds(elapsed)),
         workers,
         in_flight_cap: plan.cap,
         timeout_s: seconds(plan.timeout),

@@ -70,6 +70,10 @@ pub struct PlanRecord {
     pub warm_up_s: u32,
     /// As it was, from the start to the last arrival that could be released: shorter if the run was interrupted.
     pub ran_s: f64,
+    /// From the start to the end of the last answer, or to when it was given up; not in results of old versions. An
+    /// open loop may be through before `ran_s` is over: when its last request is answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub took_s: Option<f64>,
     pub workers: usize,
     pub in_flight_cap: u64,
     /// From the actual sending.

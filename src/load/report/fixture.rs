@@ -45,6 +45,7 @@ pub(crate) fn run(seconds: u64) -> RunResult {
             duration_s: seconds as f64,
             warm_up_s: 1,
             ran_s: seconds as f64,
+            took_s: Some((seconds + 1) as f64),
             workers: 2,
             in_flight_cap: 10_000,
             timeout_s: 2.0,

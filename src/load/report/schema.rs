@@ -65,6 +65,12 @@ const OBJECTS: &[Object] = &[
             ("duration_s", Kind::Number, true, "As planned, the warm-up included."),
             ("warm_up_s", Kind::Count, true, "Seconds at the start that are not in the totals."),
             ("ran_s", Kind::Number, true, "From the start to the last arrival; shorter if the run was interrupted."),
+            (
+                "took_s",
+                Kind::Number,
+                false,
+                "From the start to the end of the last answer, or to when it was given up.",
+            ),
             ("workers", Kind::Count, true, "Threads that send."),
             ("in_flight_cap", Kind::Count, true, "Requests beyond these in flight are shed."),
             ("timeout_s", Kind::Number, true, "Time limit of a request, from its sending."),

@@ -3,6 +3,7 @@
 //! Nothing here asserts a latency, and a run on a busy machine may be void: then its exit code must say so.
 
 mod answers;
+mod compare;
 mod seen;
 mod waterfall;
 
