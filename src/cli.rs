@@ -129,7 +129,8 @@ Examples:
     ///
     /// Reads recordings, HAR files, access logs of Forebay, nginx and Envoy, vegeta's targets and timing scripts of h2load.
     /// Only methods that change nothing are sent unless asked, and recorded credentials are dropped. Latency counts from the
-    /// instant at which each request was due, and the report is that of `forebay load`.
+    /// instant at which each request was due, and the report is that of `forebay load`; there, "ok" is an answer that
+    /// succeeds or has the status that was recorded, so that a 503 which was a 503 then is no error.
     #[command(after_help = "\
 Examples:
   forebay replay access.log http://127.0.0.1:8080

@@ -13,7 +13,7 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::runtime::Runtime;
 use tokio::sync::{Notify, mpsc};
@@ -28,7 +28,7 @@ use super::result::{
 };
 use super::watch::{self, Facts, Heartbeat};
 use super::waterfall::RequestKey;
-use super::{CallEnd, End, Protocol, SECOND, Sample, Sink};
+use super::{CallEnd, Connected, End, Protocol, SECOND, Sample, Sink};
 
 /// From the call of [`run`] to the start: so much time have the workers to be there.
 const LEAD: Duration = Duration::from_millis(20);
@@ -166,19 +166,19 @@ pub async fn run<P: Protocol>(
     let stalls = heartbeat.stop();
     let cpu_after = watch::process_cpu();
     let elapsed = ended.iter().map(|worker| worker.at).max().unwrap_or_default();
+    let interrupted = control.stop.is_cancelled() || control.abort.is_cancelled();
     let ran = ended.iter().map(|worker| worker.end_of_run).max().unwrap_or_default();
     let closed = books.book.close();
     let generator = Generator {
         user_cpu_s: cpu_after.0 - cpu_before.0,
         system_cpu_s: cpu_after.1 - cpu_before.1,
-        busiest_worker: ended.iter().map(|worker| worker.cpu as f64 / elapsed.max(1) as f64).fold(0.0, f64::max),
+        busiest_worker: ended.iter().map(|worker| worker.busy).fold(0.0, f64::max),
         precise: manner.precise,
         stalls,
     };
     let ended_requests: u64 = closed.seconds.iter().map(|second| second.during.ended).sum();
     let little = watch::little(closed.area_ns, closed.service_ns, ended_requests, elapsed);
-    let facts = Facts::of(&closed, generator, little, ran);
-    let interrupted = control.stop.is_cancelled() || control.abort.is_cancelled();
+    let facts = Facts { interrupted, ..Facts::of(&closed, generator, little, ran) };
     let verdict = Verdict::new(interrupted, watch::judge(&facts));
     Ok(Report {
         plan: plan_record(plan, ran, elapsed, workers),
@@ -274,7 +274,9 @@ struct Ended {
     at: u64,
     /// From here on nothing was due: the duration, unless it was stopped.
     end_of_run: u64,
-    cpu: u64,
+    /// The share of its life that its thread was on a CPU. A life has a length, also if the run was stopped before
+    /// its start.
+    busy: f64,
 }
 
 /// One thread and its share of the run.
@@ -303,6 +305,7 @@ impl Worker {
     }
 
     fn perform<P: Protocol>(self, runtime: Runtime, pacer: Pacer, protocol: P) -> io::Result<Ended> {
+        let born = Instant::now();
         let Worker { index, clock, manner, core, warm_up, timeout, drain, control, hand_over } = self;
         let notify = core.waits_for_ends();
         let state = Mutex::new(State { core, ledger: Ledger::new(warm_up), notify });
@@ -335,7 +338,8 @@ impl Worker {
         // Fails only if the caller has gone, and with it everybody who wants to know.
         let _ = hand_over.blocking_send(last);
         let end_of_run = shared.lock().core.end();
-        performed.map(|()| Ended { at: clock.now(), end_of_run, cpu: watch::thread_cpu() })
+        let busy = watch::thread_cpu() as f64 / nanoseconds(born.elapsed()).max(1) as f64;
+        performed.map(|()| Ended { at: clock.now(), end_of_run, busy: busy.min(1.0) })
     }
 }
 
@@ -408,7 +412,13 @@ async fn release_all<P: Protocol>(caller: &Caller<P>, pacer: &Pacer) -> io::Resu
     loop {
         match caller.shared.next() {
             Step::Release(release) => {
-                let booking = Booking { shared: Arc::clone(&caller.shared), release, sent: None, booked: false };
+                let booking = Booking {
+                    shared: Arc::clone(&caller.shared),
+                    release,
+                    sent: None,
+                    connected: Connected::default(),
+                    booked: false,
+                };
                 tokio::spawn(call(Arc::clone(&caller.protocol), booking, caller.timeout));
                 in_a_row += 1;
                 if in_a_row == RELEASES_AT_ONCE {
@@ -443,7 +453,7 @@ struct Caller<P> {
 async fn call<P: Protocol>(protocol: Arc<P>, mut booking: Booking, timeout: Duration) {
     let Release { target, number, .. } = booking.release;
     booking.send();
-    let ended = tokio::time::timeout(timeout, protocol.call(target as usize, number)).await;
+    let ended = tokio::time::timeout(timeout, protocol.call(target as usize, number, &booking.connected)).await;
     booking.end(ended.unwrap_or(CallEnd::without_answer(End::Timeout)));
 }
 
@@ -452,6 +462,7 @@ struct Booking {
     shared: Arc<Shared>,
     release: Release,
     sent: Option<u64>,
+    connected: Connected,
     booked: bool,
 }
 
@@ -491,7 +502,7 @@ impl Booking {
             ended: now,
             end: end.end,
             bytes: end.bytes,
-            connect: end.connect.map(nanoseconds),
+            connect: self.connected.took().map(nanoseconds),
         });
         match &sample {
             None => state.ledger.unsent(self.release.intended),

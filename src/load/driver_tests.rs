@@ -30,8 +30,9 @@ impl Fake {
 }
 
 impl Protocol for Arc<Fake> {
-    async fn call(&self, _target: usize, number: u64) -> CallEnd {
+    async fn call(&self, _target: usize, number: u64, connected: &Connected) -> CallEnd {
         self.calls.fetch_add(1, Ordering::Relaxed);
+        connected.note(Duration::from_millis(1));
         self.numbers.lock().expect("is whole").insert(number);
         match self.after {
             Some(after) => tokio::time::sleep(after).await,
@@ -172,10 +173,22 @@ async fn observers_see_every_second_once() {
 }
 
 #[tokio::test]
+async fn connections_are_counted_also_of_requests_without_an_answer() {
+    let timeout = Plan { timeout: 20 * MS, ..short(100.0, 100) };
+    let given_up = Plan { drain: MS, ..short(100.0, 100) };
+    for plan in [timeout, given_up] {
+        let counts = run_quietly(&plan, vec![Fake::hangs()]).await.closed.totals.counts;
+
+        assert_eq!((counts.connections, counts.censored()), (counts.sent, counts.sent));
+        assert!(counts.sent > 0);
+    }
+}
+
+#[tokio::test]
 async fn a_call_that_panics_is_unfinished_and_the_run_goes_on() {
     struct Panics;
     impl Protocol for Panics {
-        async fn call(&self, _target: usize, number: u64) -> CallEnd {
+        async fn call(&self, _target: usize, number: u64, _connected: &Connected) -> CallEnd {
             if number.is_multiple_of(2) {
                 // Without the hook, which prints a backtrace for longer than this run takes.
                 std::panic::resume_unwind(Box::new("an even number"));

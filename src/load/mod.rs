@@ -32,6 +32,7 @@ pub mod waterfall;
 
 use std::fmt;
 use std::future::Future;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -45,9 +46,25 @@ pub const SECOND: u64 = 1_000_000_000;
 pub trait Protocol: Send + Sync + 'static {
     /// Makes the request that is `number` in the run (from 0, also the seed of whatever it draws) to `target`.
     ///
-    /// The caller has taken the instant of sending just before it polls the future for the first time, and takes that
+    /// A connection that is made for it is noted in `connected` at once, so that it is known also of a request that is
+    /// given up. The caller has taken the instant of sending just before it polls the future for the first time, and takes that
     /// of the end when it is ready. It limits the time by dropping the future, so dropping must abandon the request.
-    fn call(&self, target: usize, number: u64) -> impl Future<Output = CallEnd> + Send;
+    fn call(&self, target: usize, number: u64, connected: &Connected) -> impl Future<Output = CallEnd> + Send;
+}
+
+/// How long it took to make a connection for a request, if one was made. Part of the service time.
+#[derive(Debug, Default)]
+pub struct Connected(OnceLock<Duration>);
+
+impl Connected {
+    /// Only the first connection that a request needed counts.
+    pub fn note(&self, took: Duration) {
+        let _ = self.0.set(took);
+    }
+
+    pub fn took(&self) -> Option<Duration> {
+        self.0.get().copied()
+    }
 }
 
 /// What a [`Protocol`] says of a request that it brought to an end.
@@ -58,8 +75,6 @@ pub struct CallEnd {
     /// Bytes of the answer's body.
     pub bytes: u64,
     pub first_byte: Option<Instant>,
-    /// How long it took to make a connection for this request; `None` when one was there. Part of the service time.
-    pub connect: Option<Duration>,
     /// The id that the answer gave the request, if somebody wants to know.
     pub answered: Option<RequestKey>,
 }
@@ -67,7 +82,7 @@ pub struct CallEnd {
 impl CallEnd {
     /// Of a request of which nothing came back.
     pub const fn without_answer(end: End) -> Self {
-        Self { end, bytes: 0, first_byte: None, connect: None, answered: None }
+        Self { end, bytes: 0, first_byte: None, answered: None }
     }
 }
 

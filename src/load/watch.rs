@@ -153,6 +153,8 @@ pub struct Facts {
     pub ran_ns: u64,
     /// Whether the equations of the ledger hold at every second.
     pub accounts_close: bool,
+    /// Somebody ended the run early, and knows that it is not the whole run.
+    pub interrupted: bool,
     pub generator: Generator,
     pub little: Little,
 }
@@ -165,6 +167,7 @@ impl Facts {
             lateness_p99_ns: closed.totals.lateness.p99_ns,
             ran_ns,
             accounts_close: closed.seconds.iter().all(|second| second.counts.is_closed()),
+            interrupted: false,
             generator,
             little,
         }
@@ -180,7 +183,7 @@ pub fn judge(facts: &Facts) -> Vec<Reason> {
 type Finding = Option<(Rule, String)>;
 
 fn empty(facts: &Facts) -> Finding {
-    (facts.counts.scheduled == 0).then(|| {
+    (facts.counts.scheduled == 0 && !facts.interrupted).then(|| {
         let text = "no request was due after the warm-up; raise the rate or the duration, or shorten the warm-up";
         (Rule::Empty, text.into())
     })
@@ -207,7 +210,12 @@ fn little_law(facts: &Facts) -> Finding {
 }
 
 fn rate(facts: &Facts) -> Finding {
-    let Counts { scheduled, sent, shed, unsent, shed_deadline, .. } = facts.counts;
+    let Counts { mut scheduled, sent, shed, mut unsent, shed_deadline, .. } = facts.counts;
+    if facts.interrupted {
+        // Those that were due just then are unsent because of that.
+        scheduled -= unsent;
+        unsent = 0;
+    }
     (scheduled > 0 && (sent as f64) < RATE_LIMIT * scheduled as f64).then(|| {
         let share = 100.0 * sent as f64 / scheduled as f64;
         let advice = if unsent > shed {
@@ -243,8 +251,10 @@ fn lateness(facts: &Facts) -> Finding {
 fn own_stall(facts: &Facts) -> Finding {
     let stalls = &facts.generator.stalls;
     let total: f64 = stalls.iter().map(|stall| stall.length_s).sum();
+    // Nor does a fraction of a second say how often it stands still.
+    let ran_s = if facts.interrupted { facts.ran_ns.max(SECOND) } else { facts.ran_ns } as f64 / SECOND as f64;
     let longest = stalls.iter().max_by(|one, other| one.length_s.total_cmp(&other.length_s))?;
-    (total > STALL_SHARE * facts.ran_ns as f64 / SECOND as f64).then(|| {
+    (total > STALL_SHARE * ran_s).then(|| {
         let text = format!(
             "the generator itself stood still for {total:.2} s (stalls: {}, longest {:.2} s at {:.2} s): it \
              was stopped by a signal or got no CPU, and the latencies around that are its own; repeat the run on a \
@@ -259,7 +269,9 @@ fn own_stall(facts: &Facts) -> Finding {
 
 fn cpu(facts: &Facts) -> Finding {
     let Generator { busiest_worker, precise, .. } = facts.generator;
-    (busiest_worker > CPU_LIMIT && !precise).then(|| {
+    // A run that was interrupted at once is little more than the start of its threads.
+    let is_short = facts.interrupted && facts.ran_ns < SECOND;
+    (busiest_worker > CPU_LIMIT && !precise && !is_short).then(|| {
         let text = format!(
             "a worker of the generator used {:.0} % of a core, so the generator was the bottleneck; lower the rate or \
              give it more workers",

@@ -11,6 +11,7 @@ fn good() -> Facts {
         lateness_p99_ns: MS / 2,
         ran_ns: 10 * SECOND,
         accounts_close: true,
+        interrupted: false,
         generator: Generator::default(),
         little: little(200 * 1000 * u128::from(MS), 200 * 1000 * u128::from(MS), 10_000, 10 * SECOND),
     }
@@ -26,6 +27,21 @@ fn broken(facts: &Facts) -> (Rule, String) {
 #[test]
 fn a_good_run_has_no_reasons() {
     assert_eq!(judge(&good()), []);
+}
+
+/// Ctrl-C right after the start: nothing was due yet, or was only due.
+#[test]
+fn what_follows_from_an_interruption_is_no_reason() {
+    let busy = Generator { busiest_worker: 1.0, ..Generator::default() };
+    let none = Facts { counts: Counts::default(), ran_ns: 0, interrupted: true, generator: busy, ..good() };
+    assert_eq!(judge(&none), []);
+
+    let counts = Counts { scheduled: 3, sent: 1, unsent: 2, unfinished: 1, ..Counts::default() };
+    let short = Facts { counts, ran_ns: 20 * MS, ..none };
+    assert_eq!(judge(&short), []);
+
+    let shed = Facts { counts: Counts { scheduled: 3, sent: 1, shed: 2, ..counts }, interrupted: true, ..good() };
+    assert_eq!(broken(&Facts { counts: Counts { unsent: 0, ..shed.counts }, ..shed }).0, Rule::RateNotReached);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::comparison::{self, Comparison, Noise};
@@ -21,7 +22,7 @@ use crate::load::report::format;
 use crate::load::result::RunResult;
 use crate::load::run::{self, Course, Failure, Job, Parts, Terms};
 use crate::load::targets::{Target, Url};
-use crate::load::{CallEnd, End, Protocol};
+use crate::load::{CallEnd, Connected, End, Protocol};
 
 /// A file is read as a whole, since it has to be sorted.
 const MOST_BYTES: u64 = 1 << 30;
@@ -148,6 +149,8 @@ struct Script {
     records: Vec<u32>,
     /// Of the records that are sent, in order of size.
     durations: Vec<u64>,
+    /// Errors of now that are as recorded, and so count as ok.
+    errors_again: AtomicU64,
 }
 
 impl Script {
@@ -159,6 +162,7 @@ impl Script {
             targets: sent().map(|record| requests.of_record[record]).collect(),
             records: schedule.records.clone(),
             durations,
+            errors_again: AtomicU64::new(0),
         }
     }
 
@@ -172,6 +176,17 @@ impl Script {
         let usable: BTreeSet<u32> = all.map(|(target, _)| *target).collect();
         let step = usable.len().div_ceil(MOST_REPEATED).max(1);
         usable.into_iter().step_by(step).collect()
+    }
+
+    /// What "ok" means, where it does not mean success.
+    fn as_recorded(&self) -> Option<String> {
+        let again = self.errors_again.load(Ordering::Relaxed);
+        let are = match again {
+            0 => return None,
+            1 => "1 of them is an error".to_owned(),
+            many => format!("{} of them are errors", format::count(many)),
+        };
+        Some(format!("ok means success, or the status that was recorded for the request: {are}, as then"))
     }
 
     /// Of all that were planned then, and of all that were answered now.
@@ -241,6 +256,7 @@ impl Course for Replay {
     }
 
     fn conclude(&self, result: &mut RunResult) {
+        result.notes.extend(self.script.as_recorded());
         result.notes.extend(self.script.latencies(result));
         let answers = self.comparison.finish();
         result.answers = (answers.compared > 0).then_some(answers);
@@ -256,11 +272,14 @@ struct Replayer {
 }
 
 impl Protocol for Replayer {
-    async fn call(&self, _group: usize, number: u64) -> CallEnd {
+    async fn call(&self, _group: usize, number: u64, connected: &Connected) -> CallEnd {
         let request = usize::try_from(number).expect("the script has as many requests as the run, and is in memory");
         let (target, record) = (self.script.targets[request], self.script.records[request]);
         let has_answer = self.records[record as usize].answer.is_some();
-        let (end, received) = self.client.fetch(target as usize, number, has_answer).await;
+        let (end, received) = self.client.fetch(target as usize, number, has_answer, connected).await;
+        if matches!(end.end, End::Ok { status: 400.. }) {
+            self.script.errors_again.fetch_add(1, Ordering::Relaxed);
+        }
         if let End::Ok { status } | End::HttpError { status } = end.end {
             self.comparison.answered(record, target, status, received);
         }
@@ -271,7 +290,8 @@ impl Protocol for Replayer {
 /// In what two answers to one request differ, one asked for after the other. `None` unless both came.
 async fn ask_twice(client: &Client, target: u32, told: &Mask) -> Option<Vec<Difference>> {
     // Numbers that no request of the run has.
-    let ask = |number| client.fetch(target as usize, number, true);
+    let connected = Connected::default();
+    let ask = |number| client.fetch(target as usize, number, true, &connected);
     let (one, other) = (ask(u64::MAX).await.1?, ask(u64::MAX - 1).await.1?);
     comparison::noise(one, other, told)
 }

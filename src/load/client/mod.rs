@@ -32,7 +32,7 @@ use self::origin::{Origin, Resolved};
 use self::pool::{Pool, Pools};
 use super::checks::{Answer, Expectation, Tally};
 use super::waterfall::{RequestKey, RunId};
-use super::{CallEnd, End, ErrorKind, Protocol};
+use super::{CallEnd, Connected, End, ErrorKind, Protocol};
 
 /// Bytes of an answer that are kept for a check, which a longer one fails, or a comparison.
 pub const MOST_KEPT: usize = 16 << 20;
@@ -181,16 +181,23 @@ pub struct Received {
 }
 
 impl Protocol for Client {
-    async fn call(&self, target: usize, number: u64) -> CallEnd {
-        self.fetch(target, number, false).await.0
+    async fn call(&self, target: usize, number: u64, connected: &Connected) -> CallEnd {
+        self.fetch(target, number, false, connected).await.0
     }
 }
 
 impl Client {
     /// [`Protocol::call`], of which the answer is kept as well if asked for and if there is one.
-    pub async fn fetch(&self, target: usize, number: u64, keep: bool) -> (CallEnd, Option<Received>) {
+    pub async fn fetch(
+        &self,
+        target: usize,
+        number: u64,
+        keep: bool,
+        connected: &Connected,
+    ) -> (CallEnd, Option<Received>) {
         let (target, pool) = &self.targets[target];
-        let mut progress = Progress { keep: keep || target.expectation.needs_body(), ..Progress::default() };
+        let keeps_body = keep || target.expectation.needs_body();
+        let mut progress = Progress { first_byte: None, bytes: 0, connected, answered: None, keep: keeps_body };
         let request = target.request(number);
         let answer = match &**pool {
             Pool::Http1(pool) => target.exchange_http1(pool, request, &mut progress).await,
@@ -200,21 +207,20 @@ impl Client {
             Ok((answer, body)) => target.judge(answer, body),
             Err(kind) => End::ConnectionError(*kind),
         };
-        let Progress { first_byte, bytes, connect, answered, .. } = progress;
+        let Progress { first_byte, bytes, answered, .. } = progress;
         let kept = answer.ok().filter(|_| keep).map(|(head, body)| Received {
             headers: head.headers,
             body: if let Kept::All(body) = body { Some(body) } else { None },
         });
-        (CallEnd { end, bytes, first_byte, connect, answered }, kept)
+        (CallEnd { end, bytes, first_byte, answered }, kept)
     }
 }
 
 /// What is known of a call, also when it fails half-way.
-#[derive(Default)]
-struct Progress {
+struct Progress<'a> {
     first_byte: Option<Instant>,
     bytes: u64,
-    connect: Option<Duration>,
+    connected: &'a Connected,
     answered: Option<RequestKey>,
     /// Whether the body is wanted.
     keep: bool,
@@ -240,7 +246,7 @@ impl Prepared {
     }
 
     /// Notes the first byte of the answer, and what the target calls the request.
-    fn answered(&self, head: &http::response::Parts, progress: &mut Progress) {
+    fn answered(&self, head: &http::response::Parts, progress: &mut Progress<'_>) {
         progress.first_byte = Some(Instant::now());
         if self.ids.is_some() {
             progress.answered = head.headers.get(REQUEST_ID).map(|id| RequestKey::of(id.as_bytes()));
@@ -251,11 +257,11 @@ impl Prepared {
         &self,
         pool: &pool::Http1,
         mut request: Request<RequestBody>,
-        progress: &mut Progress,
+        progress: &mut Progress<'_>,
     ) -> Result<(http::response::Parts, Kept), ErrorKind> {
         loop {
             let (mut connection, connect) = pool.take().await?;
-            progress.connect = connect;
+            connect.into_iter().for_each(|took| progress.connected.note(took));
             // Runs until the answer is read, or until it is given up.
             let _promise = self.tally.promise(&self.expectation);
             let answer = match connection.send(request).await {
@@ -281,13 +287,13 @@ impl Prepared {
         &self,
         pool: &http2::Connections,
         mut request: Request<RequestBody>,
-        progress: &mut Progress,
+        progress: &mut Progress<'_>,
     ) -> Result<(http::response::Parts, Kept), ErrorKind> {
         let again = request.clone();
         let mut refusals = 0;
         loop {
             let (place, connect) = pool.place().await?;
-            progress.connect = connect;
+            connect.into_iter().for_each(|took| progress.connected.note(took));
             let _promise = self.tally.promise(&self.expectation);
             let answer: Response<Incoming> = match place.sender().try_send_request(request).await {
                 Ok(answer) => answer,
@@ -312,7 +318,7 @@ impl Prepared {
     }
 
     /// Reads a body to its end and counts it.
-    async fn read(&self, mut body: Incoming, progress: &mut Progress) -> Result<Kept, ErrorKind> {
+    async fn read(&self, mut body: Incoming, progress: &mut Progress<'_>) -> Result<Kept, ErrorKind> {
         let mut kept = if progress.keep { Kept::All(Vec::new()) } else { Kept::Nothing };
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| failure::of_exchange(&error))?;

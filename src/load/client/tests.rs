@@ -38,6 +38,26 @@ async fn plain(address: SocketAddr) -> Client {
     client(get(origin(address)), Expectation::default(), &Settings::default()).await
 }
 
+/// What came of a request, and the connection that was made for it.
+struct Call {
+    told: CallEnd,
+    connect: Option<Duration>,
+}
+
+impl std::ops::Deref for Call {
+    type Target = CallEnd;
+
+    fn deref(&self) -> &CallEnd {
+        &self.told
+    }
+}
+
+async fn ask(client: &Client, number: u64) -> Call {
+    let connected = Connected::default();
+    let told = client.call(0, number, &connected).await;
+    Call { told, connect: connected.took() }
+}
+
 /// A server for any protocol that answers each request with its version, method and target. The path `/slow` waits
 /// for ever.
 async fn serve<T: Io + 'static>(stream: T) {
@@ -128,7 +148,7 @@ async fn read_head(stream: &mut TcpStream) {
     }
 }
 
-fn failed(call: &CallEnd) -> ErrorKind {
+fn failed(call: &Call) -> ErrorKind {
     match call.end {
         End::ConnectionError(kind) => kind,
         other => panic!("not an error: {other:?}"),
@@ -142,8 +162,8 @@ async fn a_connection_is_used_again() {
     let (address, accepted) = server().await;
     let client = plain(address).await;
 
-    let first = client.call(0, 0).await;
-    let second = client.call(0, 1).await;
+    let first = ask(&client, 0).await;
+    let second = ask(&client, 1).await;
 
     assert_eq!((first.end, second.end), (OK, OK));
     assert_eq!(first.bytes, "HTTP/1.1 GET /a".len() as u64);
@@ -157,7 +177,7 @@ async fn requests_at_the_same_time_have_a_connection_each() {
     let (address, accepted) = server().await;
     let client = plain(address).await;
 
-    let calls = futures_util::future::join_all((0..5).map(|number| client.call(0, number))).await;
+    let calls = futures_util::future::join_all((0..5).map(|number| ask(&client, number))).await;
 
     assert!(calls.iter().all(|call| call.end == OK && call.connect.is_some()));
     assert_eq!(accepted.load(Ordering::Relaxed), 5);
@@ -171,7 +191,7 @@ async fn a_connection_serves_so_many_requests() {
         let client = client(get(origin(address)), Expectation::default(), &settings).await;
 
         for number in 0..6 {
-            assert_eq!(client.call(0, number).await.end, OK);
+            assert_eq!(ask(&client, number).await.end, OK);
         }
 
         assert_eq!(accepted.load(Ordering::Relaxed), connections, "{limit} requests on each");
@@ -184,7 +204,7 @@ async fn a_connection_that_the_target_closed_while_idle_is_no_error() {
     let client = plain(address).await;
 
     for number in 0..20 {
-        assert_eq!(client.call(0, number).await.end, OK);
+        assert_eq!(ask(&client, number).await.end, OK);
         // The end of the connection has to arrive: what comes later is an honest race.
         tokio::task::yield_now().await;
         tokio::time::sleep(Duration::from_millis(2)).await;
@@ -194,7 +214,7 @@ async fn a_connection_that_the_target_closed_while_idle_is_no_error() {
 #[tokio::test]
 async fn failures_have_their_names() {
     let refused = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    assert_eq!(failed(&plain(refused).await.call(0, 0).await), ErrorKind::Refused);
+    assert_eq!(failed(&ask(&plain(refused).await, 0).await), ErrorKind::Refused);
 
     let table = [
         ("", After::Close, ErrorKind::Closed),
@@ -206,7 +226,7 @@ async fn failures_have_their_names() {
     ];
     for (answer, after, kind) in table {
         let (address, _) = raw(answer, after).await;
-        assert_eq!(failed(&plain(address).await.call(0, 0).await), kind, "{answer:?}");
+        assert_eq!(failed(&ask(&plain(address).await, 0).await), kind, "{answer:?}");
     }
 }
 
@@ -214,7 +234,7 @@ async fn failures_have_their_names() {
 async fn what_came_before_a_failure_is_counted() {
     let (address, _) = raw("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nonly this", After::Close).await;
 
-    let call = plain(address).await.call(0, 0).await;
+    let call = ask(&plain(address).await, 0).await;
 
     assert_eq!(call.bytes, "only this".len() as u64);
     assert!(call.first_byte.is_some() && call.connect.is_some());
@@ -226,7 +246,7 @@ async fn dropping_a_call_abandons_the_request() {
         let (address, mut ended) = raw(answer, After::Stall).await;
         let client = plain(address).await;
 
-        let given_up = tokio::time::timeout(Duration::from_millis(50), client.call(0, 0)).await;
+        let given_up = tokio::time::timeout(Duration::from_millis(50), ask(&client, 0)).await;
 
         assert!(given_up.is_err());
         tokio::time::timeout(Duration::from_secs(5), ended.recv()).await.expect("the connection ends").unwrap();
@@ -244,14 +264,14 @@ async fn a_target_that_takes_no_connection_is_a_connect_timeout() {
     let settings = Settings { connect_timeout: Duration::from_millis(50), ..Settings::default() };
     let client = client(get(origin(address)), Expectation::default(), &settings).await;
 
-    assert_eq!(failed(&client.call(0, 0).await), ErrorKind::ConnectTimeout);
+    assert_eq!(failed(&ask(&client, 0).await), ErrorKind::ConnectTimeout);
 }
 
 #[tokio::test]
 async fn redirects_are_answers() {
     let (address, _) = raw("HTTP/1.1 302 Found\r\nlocation: /\r\ncontent-length: 0\r\n\r\n", After::Stall).await;
 
-    assert_eq!(plain(address).await.call(0, 0).await.end, End::Ok { status: 302 });
+    assert_eq!(ask(&plain(address).await, 0).await.end, End::Ok { status: 302 });
 }
 
 #[tokio::test]
@@ -263,14 +283,14 @@ async fn an_unexpected_status_and_a_failed_check_are_http_errors() {
         let expectation = Expectation::default().with_checks(&[check.parse().unwrap()]);
         let client = client(get(origin(address)), expectation, &Settings::default()).await;
 
-        assert_eq!(client.call(0, 0).await.end, end, "{check}");
+        assert_eq!(ask(&client, 0).await.end, end, "{check}");
     }
 }
 
 #[tokio::test]
 async fn ipv6_and_unix_sockets() {
     let (address, _) = server_at("[::1]:0", None).await;
-    assert_eq!(plain(address).await.call(0, 0).await.end, OK);
+    assert_eq!(ask(&plain(address).await, 0).await.end, OK);
 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("socket");
@@ -283,7 +303,7 @@ async fn ipv6_and_unix_sockets() {
         }
     });
     let client = client(get(missing), Expectation::default(), &Settings::default()).await;
-    assert_eq!(client.call(0, 0).await.end, OK);
+    assert_eq!(ask(&client, 0).await.end, OK);
     std::fs::remove_file(&path).unwrap();
 }
 
@@ -293,13 +313,13 @@ async fn http2_requests_share_connections_as_far_as_the_target_allows() {
     let settings = Settings { http2: true, ..Settings::default() };
     let client = client(get(origin(address)), Expectation::default(), &settings).await;
 
-    let first = client.call(0, 0).await;
+    let first = ask(&client, 0).await;
     assert_eq!((first.end, first.bytes), (OK, "HTTP/2.0 GET /a".len() as u64));
     assert!(first.connect.is_some());
 
     // By now the target has said that it allows 3 streams; the connection's own task has to read it.
     tokio::task::yield_now().await;
-    let calls = futures_util::future::join_all((1..=9).map(|number| client.call(0, number))).await;
+    let calls = futures_util::future::join_all((1..=9).map(|number| ask(&client, number))).await;
     assert!(calls.iter().all(|call| call.end == OK));
     assert!((2..=3).contains(&accepted.load(Ordering::Relaxed)), "{accepted:?}");
 }
@@ -312,7 +332,7 @@ async fn http2_requests_that_are_dropped_free_their_place() {
     let client = client(template, Expectation::default(), &settings).await;
 
     for number in 0..10 {
-        let given_up = tokio::time::timeout(Duration::from_millis(10), client.call(0, number)).await;
+        let given_up = tokio::time::timeout(Duration::from_millis(10), ask(&client, number)).await;
         assert!(given_up.is_err());
     }
 
@@ -326,7 +346,7 @@ async fn http2_failures_have_their_names() {
     let (garbage, _ended) = raw("HTTP/1.1 400 Bad Request\r\n\r\n", After::Stall).await;
     for (address, kind) in [(refused, ErrorKind::Refused), (garbage, ErrorKind::Protocol)] {
         let client = client(get(origin(address)), Expectation::default(), &settings).await;
-        assert_eq!(failed(&client.call(0, 0).await), kind);
+        assert_eq!(failed(&ask(&client, 0).await), kind);
     }
 }
 
@@ -356,10 +376,10 @@ fn acceptor(made: &rcgen::CertifiedKey<rcgen::KeyPair>, clients: bool) -> TlsAcc
     TlsAcceptor::from(Arc::new(config))
 }
 
-async fn over_tls(address: SocketAddr, http2: bool, tls: tls::Settings) -> CallEnd {
+async fn over_tls(address: SocketAddr, http2: bool, tls: tls::Settings) -> Call {
     let origin = Origin { tls: true, host: "localhost".into(), port: address.port(), unix: None };
     let settings = Settings { http2, tls, ..Settings::default() };
-    client(get(origin), Expectation::default(), &settings).await.call(0, 0).await
+    ask(&client(get(origin), Expectation::default(), &settings).await, 0).await
 }
 
 #[tokio::test]
@@ -414,7 +434,7 @@ async fn the_fields_that_were_given_are_sent() {
     template.body = Bytes::from_static(b"four");
     let client = client(template, Expectation::default(), &Settings::default()).await;
 
-    client.call(0, 0).await;
+    ask(&client, 0).await;
 
     let head = heads.recv().await.unwrap();
     assert!(head.starts_with("POST /a?b=c HTTP/1.1\r\n"), "{head}");

@@ -27,9 +27,18 @@ fn recording(body: &str) -> String {
 
 /// What came of it, and the text.
 async fn replay(target: &FaultUpstream, options: &[&str]) -> (i32, forebay::load::result::RunResult, String) {
+    let recorded = recording(r#"{"id":0,"n":1,"meta":{"time":0},"list":[{"at":0}]}"#);
+    replay_of(recorded, target, options).await
+}
+
+async fn replay_of(
+    recorded: String,
+    target: &FaultUpstream,
+    options: &[&str],
+) -> (i32, forebay::load::result::RunResult, String) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (file, report) = (folder.path().join("recording.ndjson"), folder.path().join("report.json"));
-    std::fs::write(&file, recording(r#"{"id":0,"n":1,"meta":{"time":0},"list":[{"at":0}]}"#)).expect("written");
+    std::fs::write(&file, recorded).expect("written");
     let mut replay = command(env!("CARGO_BIN_EXE_forebay"));
     replay.arg("replay").arg(&file).arg(format!("http://{}", target.address)).args(options);
     let mut process = Process::start("forebay replay", {
@@ -72,6 +81,20 @@ async fn what_differs_each_time_is_noise() {
     assert_eq!(code, if result.verdict.outcome == Outcome::Void { 4 } else { 0 }, "{text}");
     assert_eq!(target.heads().len(), REQUESTS + 2, "one request was sent twice before");
     assert_eq!(result.totals.counts.sent, REQUESTS as u64, "which is in no number");
+}
+
+#[tokio::test]
+async fn an_error_that_was_recorded_is_ok_when_it_comes_again_and_the_report_says_so() {
+    let refusal = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n".to_vec();
+    let target = FaultUpstream::start([vec![Step::ReadHead, Step::Send(refusal), Step::Repeat]]).await;
+    let recorded = recording("").replace("\"status\":200", "\"status\":503");
+
+    let (_, result, text) = replay_of(recorded, &target, &[]).await;
+
+    assert_eq!((result.totals.counts.ok, result.totals.statuses[&503]), (6, 6), "{text}");
+    let line = text.lines().map(str::trim).collect::<Vec<_>>().join(" ");
+    let note = "ok means success, or the status that was recorded for the request: 6 of them are errors, as then";
+    assert!(line.contains(note), "{text}");
 }
 
 #[tokio::test]
