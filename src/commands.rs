@@ -25,6 +25,7 @@ use crate::exit_code::Exit;
 use crate::handover::{self, Inherited, Invocation};
 use crate::healthcheck;
 use crate::load::options::{self, LoadOptions};
+use crate::load::report::allows_colour;
 use crate::load::run;
 use crate::output;
 use crate::reload::{ConfigVersion, Load};
@@ -155,7 +156,7 @@ fn check_simulation(file: &Path) -> Exit {
 }
 
 fn compare_results(options: &compare::options::Options) -> Exit {
-    let colour = io::stdout().is_terminal() && colour();
+    let colour = io::stdout().is_terminal() && allows_colour();
     with_runtime(1, async {
         Ok(match compare::files::run(options, colour).await {
             // A verdict that nobody can read is none.
@@ -460,7 +461,7 @@ fn refuse(report: &Report) -> Exit {
     Exit::BadConfig
 }
 
-/// Colours for a terminal, unless the user wants none (<https://no-color.org>).
+/// Colours for a terminal, unless the user wants none.
 fn colour() -> bool {
-    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    io::stderr().is_terminal() && allows_colour()
 }

@@ -1,12 +1,13 @@
 //! Reading results and writing reports: the only part of a comparison that touches files.
 
 use std::fs::File;
-use std::io::{self, BufReader};
+use std::io::{self, BufReader, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use crate::exit_code::Exit;
+use crate::load::report::folder_hint;
 use crate::load::result::{RunResult, SCHEMA};
 use crate::output;
 
@@ -63,7 +64,9 @@ fn compare_files(
     colour: bool,
 ) -> Result<(String, Exit), (Exit, String)> {
     let failed = |error: String| (Exit::Failed, error);
-    let (before, after) = (read_all(before).map_err(failed)?, read_all(after).map_err(failed)?);
+    // Those of `--ab` were just written; others were named on the command line, and nothing is done yet.
+    let unread = |error: String| (if options.ab { Exit::Failed } else { Exit::Usage }, error);
+    let (before, after) = (read_all(before).map_err(unread)?, read_all(after).map_err(unread)?);
     let mut comparison = compare(&before, &after, &options.settings()).map_err(|error| failed(error.to_string()))?;
     if options.ab {
         // That is what was asked for.
@@ -98,7 +101,8 @@ fn json(comparison: &Comparison) -> String {
 }
 
 fn write(path: &Path, text: &str) -> Result<(), String> {
-    output::write_file(path, text.as_bytes()).map_err(|error| format!("cannot write {}: {error}", path.display()))
+    output::write_file(path, text.as_bytes())
+        .map_err(|error| format!("cannot write {}: {error}{}", path.display(), folder_hint(path)))
 }
 
 fn read_all(paths: &[PathBuf]) -> Result<Vec<Input>, String> {
@@ -132,8 +136,10 @@ fn explain(path: &Path, error: &io::Error) -> String {
         Ok(Named { schema: Some(schema) }) if schema != SCHEMA => {
             format!("{name} is of the format {schema}, this program reads {SCHEMA}")
         }
-        Ok(Named { schema: None }) => {
-            format!("{name} is no result of a load test: write one with `forebay load --report-json {name}`")
+        // Of this format, but damaged.
+        Ok(Named { schema: Some(_) }) => format!("cannot read {name}: {error}"),
+        _ if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) => {
+            format!("{name} is no report of a load test: write one with `forebay load --report-json {name}`")
         }
         _ => format!("cannot read {name}: {error}"),
     }

@@ -65,7 +65,9 @@ fn the_exit_code_says_what_was_asked_for() {
         ("fast.json void.json", Exit::Void),
         ("--allow-void fast.json void.json", Exit::Done),
         ("fast.json", Exit::Usage),
-        ("fast.json none.json", Exit::Failed),
+        ("fast.json none.json", Exit::Usage),
+        ("fast.json text.json", Exit::Usage),
+        ("--report-html no/such.html fast.json fast.json", Exit::Failed),
     ];
     for (line, expected) in table {
         assert_eq!(folder.exit(line), expected, "{line}");
@@ -94,6 +96,15 @@ fn a_file_of_another_kind_is_named_with_what_to_do() {
     assert!(
         message("fast.json other.json").ends_with("is of the format forebay-load/9, this program reads forebay-load/1")
     );
-    assert!(message("text.json fast.json").contains("forebay load --report-json"));
+    // An object, lines of JSON, no JSON, nothing.
+    for text in ["{}", "{\"a\": 1}\n{\"a\": 2}\n", "#[Mean    =", ""] {
+        folder.write("text.json", text);
+        let message = message("text.json fast.json");
+        assert!(
+            message.contains("is no report of a load test: write one with `forebay load --report-json"),
+            "{message}"
+        );
+    }
+    assert!(message("--report-json no/such.json fast.json fast.json").ends_with("; make the folder first"));
     assert!(message("none.json fast.json").starts_with("cannot read "));
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::Record;
 use crate::load::SECOND;
 use crate::load::arrivals::{Stream, unit};
+use crate::load::report::format::many;
 use crate::units;
 
 /// Requests of a run at most: each takes a few words of memory for its instant and its place.
@@ -106,8 +107,8 @@ pub fn lay_out(records: &[Record], wish: &Wish) -> Result<Schedule, String> {
     let mut notes = Vec::new();
     if !unsafe_ones.is_empty() {
         notes.push(format!(
-            "{} requests of methods that may change something are not sent; --unsafe-methods sends them",
-            unsafe_ones.len()
+            "not sent: {} of methods that may change something; --unsafe-methods sends them",
+            many(unsafe_ones.len() as u64, "request")
         ));
     }
     if sent.is_empty() {

@@ -102,7 +102,7 @@ fn what_may_change_something_is_sent_only_when_asked() {
 
     let careful = lay_out(&records, &wish()).expect("a schedule");
     assert_eq!(careful.records, [0]);
-    assert!(careful.notes[0].starts_with("1 requests of methods"), "{:?}", careful.notes);
+    assert!(careful.notes[0].starts_with("not sent: 1 request of methods"), "{:?}", careful.notes);
     let all = lay_out(&records, &Wish { unsafe_methods: true, ..wish() }).expect("a schedule");
     assert_eq!(all.records, [0, 1]);
     assert!(lay_out(&records[1..], &wish()).expect_err("nothing is left").contains("--unsafe-methods"));

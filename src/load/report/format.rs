@@ -40,6 +40,11 @@ pub fn count(value: u64) -> String {
     text
 }
 
+/// `1 request`, `2 requests`.
+pub fn many(value: u64, thing: &str) -> String {
+    format!("{} {thing}{}", count(value), if value == 1 { "" } else { "s" })
+}
+
 /// A share of the whole as `0.4 %`. What is not nothing never reads as 0 %, and what is not all never as 100 %.
 pub fn percent(part: u64, whole: u64) -> String {
     if whole == 0 {
@@ -128,6 +133,7 @@ mod tests {
     fn counts_rates_and_lengths() {
         assert_eq!([0, 999, 1_000, 1_234_567].map(count), ["0", "999", "1 000", "1 234 567"]);
         assert_eq!([0.0, 0.5, 200.0, 1234.5].map(per_second), ["0/s", "0.5/s", "200/s", "1234/s"]);
+        assert_eq!([0, 1, 1_000].map(|n| many(n, "request")), ["0 requests", "1 request", "1 000 requests"]);
         let lengths = [0.5, 30.0, 90.0, 7500.0].map(length);
         assert_eq!(lengths, ["0.5 s", "30 s", "1 min 30 s", "2 h 5 min"]);
     }

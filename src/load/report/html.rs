@@ -9,7 +9,10 @@ use super::super::answers::Answers;
 use super::super::censored::{Censored, Reading, Statistic};
 use super::super::result::{Distribution, Outcome, RunResult, Totals};
 use super::svg::escape;
-use super::{HistogramError, explain, format, hidden_misses, repeat_line, targets, verdict, what_ran};
+use super::{
+    HistogramError, expected_refusals, explain, format, hidden_misses, of_target, repeat_line, targets, verdict,
+    what_ran,
+};
 
 mod bins;
 mod charts;
@@ -147,6 +150,9 @@ impl Page {
                 }
             }
         });
+        if let Some(text) = expected_refusals(totals) {
+            self.push(&format!("<p class=note>{text}."));
+        }
         let counts = &totals.counts;
         if counts.censored() > 0 {
             self.push(&format!(
@@ -214,11 +220,13 @@ impl Page {
         self.push("<h2>Targets</h2>");
         self.table("", &["Target", "Sent", "Ok", "p50", "p99", "Max"], |rows| {
             for target in result.targets.iter().take(SHOWN) {
-                let (counts, times) = (&target.counts, &target.response);
+                let counts = &target.counts;
                 let cells = [format::count(counts.sent), format::percent(counts.ok, counts.sent)];
-                let times = [times.p50_ns, times.p99_ns, times.max_ns].map(format::nanos);
                 let _ = write!(rows, "<tr><th scope=row>{}", escape(&target.name));
-                cells.iter().chain(&times).for_each(|cell| rows.push_str(&format!("<td>{}", escape(cell))));
+                cells
+                    .iter()
+                    .chain(&of_target(&target.response))
+                    .for_each(|cell| rows.push_str(&format!("<td>{}", escape(cell))));
             }
         });
         if result.targets.len() > SHOWN {

@@ -238,3 +238,12 @@ fn pages_can_be_looked_at() {
         std::fs::write(folder.join(name).with_extension("html"), page(&result)).expect("can be written");
     }
 }
+
+#[test]
+fn where_the_generator_stood_still_is_in_the_legend_of_every_chart_that_shows_it() {
+    let page = page(&fixture::result());
+
+    let bands = page.matches("<rect class=stall ").count();
+    assert_eq!(page.matches("<i class=stall></i>the generator itself stood still").count(), bands);
+    assert!(bands > 0);
+}

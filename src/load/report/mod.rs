@@ -2,10 +2,12 @@
 //! written as JSON: any report can be made again from that file.
 
 use std::borrow::Cow;
+use std::ffi::OsStr;
 use std::os::fd::AsFd;
+use std::path::Path;
 
 use super::ErrorKind;
-use super::result::{Outcome, RunResult, Verdict};
+use super::result::{Distribution, Outcome, RunResult, Totals, Verdict};
 use super::waterfall::record::Cohort;
 use super::waterfall::segments;
 
@@ -33,15 +35,14 @@ impl Look {
     /// For a file, a pipe or a test.
     pub const PLAIN: Look = Look { colour: false, width: 100 };
 
-    /// For this output: colours only on a terminal and without `NO_COLOR` (<https://no-color.org>).
+    /// For this output: colours only on a terminal, and as [`allows_colour`] says.
     pub fn of(output: impl AsFd) -> Self {
         let output = output.as_fd();
         if !rustix::termios::isatty(output) {
             return Self::PLAIN;
         }
         let width = rustix::termios::tcgetwinsize(output).map_or(0, |size| usize::from(size.ws_col));
-        let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        Self { colour, width: if width == 0 { 80 } else { width } }
+        Self { colour: allows_colour(), width: if width == 0 { 80 } else { width } }
     }
 
     pub fn bold<'a>(&self, text: impl Into<Cow<'a, str>>) -> Cow<'a, str> {
@@ -108,6 +109,49 @@ fn telling(cohorts: &[&Cohort]) -> Vec<usize> {
     (0..segments::COUNT).filter(|index| cohorts.iter().any(|cohort| cohort.segments.parts()[*index] > 0.0)).collect()
 }
 
+/// The median, p99 and maximum of a target, where there are any.
+fn of_target(response: &Distribution) -> [String; 3] {
+    let times = [response.p50_ns, response.p99_ns, response.max_ns];
+    times.map(|time| if response.count == 0 { "-".to_owned() } else { format::nanos(time) })
+}
+
+/// Why there are more failed times than failures.
+fn expected_refusals(totals: &Totals) -> Option<String> {
+    let refusals = totals.failed.count.saturating_sub(totals.counts.http_error + totals.counts.connection_error);
+    let why = "and says nothing of how long the work takes";
+    match refusals {
+        0 => None,
+        1 => Some(format!("1 of the failed is ok: a 429 or 503 that was expected, {why}")),
+        many => {
+            Some(format!("{} of the failed are ok: each a 429 or 503 that was expected, {why}", format::count(many)))
+        }
+    }
+}
+
+/// For a message about a file that cannot be written: what to do about it, if that is known.
+pub fn folder_hint(file: &Path) -> &'static str {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if folder.is_none_or(Path::is_dir) { "" } else { "; make the folder first" }
+}
+
+/// Whether the terminal understands no codes, as those within editors.
+pub fn is_dumb_terminal() -> bool {
+    is_dumb(std::env::var_os("TERM").as_deref())
+}
+
+/// Whether the user allows colours on a terminal (<https://no-color.org>), and it has them.
+pub fn allows_colour() -> bool {
+    has_colour(std::env::var_os("NO_COLOR").as_deref(), std::env::var_os("TERM").as_deref())
+}
+
+fn is_dumb(term: Option<&OsStr>) -> bool {
+    term.is_some_and(|term| term == "dumb")
+}
+
+fn has_colour(no_color: Option<&OsStr>, term: Option<&OsStr>) -> bool {
+    no_color.is_none_or(OsStr::is_empty) && !is_dumb(term)
+}
+
 /// The verdict in words: a heading and the reasons.
 fn verdict(result: &RunResult) -> (&'static str, Vec<String>) {
     let mut reasons: Vec<String> = result.verdict.reasons.iter().map(|reason| reason.text.clone()).collect();
@@ -156,7 +200,9 @@ fn explain(kind: ErrorKind) -> &'static str {
         ErrorKind::Refused => "nothing accepts connections at the target, or its backlog is full",
         ErrorKind::ConnectTimeout => "no connection in time: packets are dropped, or the backlog is full",
         ErrorKind::Unreachable => "there is no way to the target",
-        ErrorKind::Tls => "the TLS handshake failed: look at the certificate and the name",
+        ErrorKind::Tls => {
+            "the TLS handshake failed: look at the certificate and the name, or the target speaks plain HTTP"
+        }
         ErrorKind::Reset => "the target reset the connection during the request",
         ErrorKind::Closed => "the target closed the connection before the answer was complete",
         ErrorKind::Protocol => "the target broke the protocol",
@@ -212,6 +258,19 @@ mod tests {
             (0..5).map(|n| crate::load::result::TargetRecord { name: n.to_string(), ..target.clone() }).collect();
 
         assert_eq!(targets(&result), "0, 1, 2 and 2 more");
+    }
+
+    #[test]
+    fn colours_need_a_terminal_that_has_them_and_a_user_who_wants_them() {
+        let table = [
+            (None, Some("xterm"), true),
+            (Some(""), None, true),
+            (Some("1"), Some("xterm"), false),
+            (None, Some("dumb"), false),
+        ];
+        for (no_color, term, expected) in table {
+            assert_eq!(has_colour(no_color.map(OsStr::new), term.map(OsStr::new)), expected, "{no_color:?} {term:?}");
+        }
     }
 
     #[test]

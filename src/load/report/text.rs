@@ -3,7 +3,8 @@
 use super::super::censored::{Censored, Reading, Statistic};
 use super::super::result::{Outcome, RunResult, Totals};
 use super::{
-    HistogramError, Look, explain, format, hidden_misses, measured_seconds, repeat_line, targets, verdict, what_ran,
+    HistogramError, Look, expected_refusals, explain, format, hidden_misses, measured_seconds, of_target, repeat_line,
+    targets, verdict, what_ran,
 };
 
 mod answers;
@@ -132,12 +133,12 @@ impl Page<'_> {
         if seconds > 0.0 {
             let rate = |count: u64| format::per_second(count as f64 / seconds);
             let rates = format!(
-                "{} scheduled, {} sent, {} ok; {} received, {} connections made",
+                "{} scheduled, {} sent, {} ok; {} received, {} made",
                 rate(counts.scheduled),
                 rate(counts.sent),
                 rate(counts.ok),
                 size(counts.bytes),
-                n(counts.connections)
+                format::many(counts.connections, "connection")
             );
             self.item("rate", &rates);
         }
@@ -173,6 +174,9 @@ impl Page<'_> {
                 format::count(counts.unfinished)
             );
             self.item("", &why);
+        }
+        if let Some(text) = expected_refusals(totals) {
+            self.item("", &text);
         }
         if totals.saturated > 0 {
             self.item(
@@ -217,14 +221,12 @@ impl Page<'_> {
         }
         for (index, target) in result.targets.iter().take(SHOWN).enumerate() {
             let (counts, response) = (&target.counts, &target.response);
+            let [p50, p99, max] = of_target(response);
             let text = format!(
-                "{}: {} sent, {} ok, p50 {}, p99 {}, max {}",
+                "{}: {} sent, {} ok, p50 {p50}, p99 {p99}, max {max}",
                 target.name,
                 format::count(counts.sent),
                 format::percent(counts.ok, counts.sent),
-                format::nanos(response.p50_ns),
-                format::nanos(response.p99_ns),
-                format::nanos(response.max_ns)
             );
             self.item(if index == 0 { "targets" } else { "" }, &text);
         }
@@ -333,6 +335,7 @@ fn visible(word: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::result::{Distribution, TargetRecord};
     use super::super::{fixture, golden};
     use super::*;
 
@@ -375,6 +378,27 @@ mod tests {
         let line = "GET http://127.0.0.1:8080/agg: 2 194 sent, 99.23 % ok, p50 17.7 ms, p99 908 ms, max 2.00 s\n";
         assert_eq!(text.matches(line).count(), 5);
         assert!(text.contains("\n           and 2 more\n"));
+    }
+
+    #[test]
+    fn a_target_without_an_answer_has_no_times() {
+        let mut result = fixture::result();
+        result.targets = vec![TargetRecord { response: Distribution::default(), ..result.targets[0].clone() }; 2];
+
+        let text = render(&result, &Look { width: 120, ..Look::PLAIN }).expect("whole histograms");
+
+        assert_eq!(text.matches("99.23 % ok, p50 -, p99 -, max -\n").count(), 2, "{text}");
+    }
+
+    #[test]
+    fn refusals_that_were_expected_are_named_where_they_are_among_the_failed() {
+        let mut result = fixture::result();
+        let counts = &mut result.totals.counts;
+        (counts.http_error, counts.ok) = (counts.http_error - 1, counts.ok + 1);
+
+        let text = render(&result, &Look::PLAIN).expect("whole histograms");
+
+        assert!(text.contains("1 of the failed is ok: a 429 or 503 that was expected"), "{text}");
     }
 
     #[test]

@@ -23,7 +23,7 @@ use super::ledger::Book;
 use super::live::exposition;
 use super::live::{Mode, Snapshot, Tracker, View};
 use super::options::{JudgementOptions, LoadOptions, OutputOptions};
-use super::report::{Look, text};
+use super::report::{Look, is_dumb_terminal, text};
 use super::result::{GateRecord, Outcome, RunResult};
 use super::waterfall::{Follower, RunId, Waterfall};
 use super::{Protocol, safety};
@@ -116,11 +116,11 @@ pub async fn conduct(mut job: Job, terms: Terms, course: impl Course) -> Result<
         safety::check_rate(peak, &resolved).map_err(Failure::usage)?;
     }
     let announcement = job.announcement(&resolved);
-    let follower = output.waterfall.as_deref().map(Follower::start).transpose().map_err(Failure::failed)?;
+    let follower = output.waterfall.as_deref().map(Follower::start).transpose().map_err(Failure::usage)?;
     job.client.ids = follower.as_ref().map(|_| RunId::random());
     let tap = follower.as_ref().zip(job.client.ids).map(|(follower, run)| follower.tap(run, job.plan.warm_up));
     let manner = Manner { precise: output.precise, tap };
-    let blueprint = Blueprint::new(job.requests(), resolved, job.client.clone()).map_err(Failure::failed)?;
+    let blueprint = Blueprint::new(job.requests(), resolved, job.client.clone()).map_err(Failure::usage)?;
     let outputs = Outputs::open(&output).map_err(Failure::failed)?;
     let metrics = output.metrics.map(|address| scrape::bind("--metrics", address)).transpose();
     let metrics = metrics.map_err(Failure::failed)?;
@@ -174,7 +174,7 @@ async fn perform<P: Protocol>(
     abort_gates: &[Gate],
 ) -> io::Result<(driver::Report, Option<GateRecord>)> {
     let control = Control::default();
-    let mode = Mode::of(output.quiet, io::stderr().is_terminal());
+    let mode = Mode::of(output.quiet, io::stderr().is_terminal() && !is_dumb_terminal());
     // The block says it itself, and would be torn by other lines.
     let _signals = Signals::watch(&control, mode == Mode::Lines)?;
     let (snapshots, shown) = watch::channel(Snapshot::default());

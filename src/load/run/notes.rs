@@ -28,7 +28,7 @@ pub fn of(job: &Job, blueprint: &Blueprint, result: &RunResult) -> Vec<String> {
     }
     let refused = result.totals.statuses.get(&429).copied().unwrap_or_default();
     if refused > 0 {
-        notes.push(format!("429: the target's rate limit refused {refused} requests"));
+        notes.push(format!("429: the target's rate limit refused {}", format::many(refused, "request")));
     }
     // First: nothing else matters then.
     notes.splice(0..0, nothing_succeeded(&result.totals.counts));
@@ -47,10 +47,11 @@ fn broken_promise(target: &Target, expectation: &Expectation, tally: &Tally) -> 
     let (late, latest) = tally.late();
     let deadline = expectation.deadline.filter(|_| late > 0)?;
     Some(format!(
-        "BROKEN PROMISE: {} took longer than its deadline of {} (and {} of tolerance) {late} times, at worst {}",
+        "BROKEN PROMISE: {} took longer than its deadline of {} (and {} of tolerance) {}, at worst {}",
         target.name,
         show_duration(deadline),
         show_duration(expectation.tolerance),
+        format::many(late, "time"),
         format::time(latest.as_nanos() as f64),
     ))
 }
@@ -61,7 +62,9 @@ fn failed_checks<'a>(
     tally: &'a Tally,
 ) -> impl Iterator<Item = String> + 'a {
     let counted = expectation.checks.iter().zip(tally.failed_checks()).filter(|(_, failed)| *failed > 0);
-    counted.map(|(check, failed)| format!("the check {check} failed for {failed} answers of {}", target.name))
+    counted.map(|(check, failed)| {
+        format!("the check {check} failed for {} of {}", format::many(failed, "answer"), target.name)
+    })
 }
 
 #[cfg(test)]

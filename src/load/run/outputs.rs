@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::load::options::OutputOptions;
-use crate::load::report::{hgrm, html, json, ndjson};
+use crate::load::report::{folder_hint, hgrm, html, json, ndjson};
 use crate::load::result::RunResult;
 use crate::output::NewFile;
 
@@ -69,5 +69,5 @@ impl Form {
 }
 
 fn at(path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+    io::Error::new(error.kind(), format!("{}: {error}{}", path.display(), folder_hint(path)))
 }

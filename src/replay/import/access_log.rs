@@ -14,6 +14,7 @@ use serde::Deserialize;
 use super::{Found, decimal, instant};
 use crate::load::SECOND;
 use crate::load::arrivals::{Stream, unit};
+use crate::load::report::format::many;
 use crate::replay::{Record, method, path, status};
 use crate::telemetry::Reason;
 
@@ -112,7 +113,7 @@ fn each<'a>(text: &'a str, found: &mut Found, mut read: impl FnMut(&'a str, usiz
         found.take(None, record);
     }
     if without_body > 0 {
-        found.notes.push(format!("{without_body} requests may have had a body, which the log does not hold"));
+        found.notes.push(format!("{} may have had a body, which the log does not hold", many(without_body, "request")));
     }
 }
 

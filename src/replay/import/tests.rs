@@ -26,7 +26,7 @@ fn nginx_with_msec_and_request_time_has_true_arrivals() {
     assert_eq!((records[0].path.as_str(), records[0].status), ("/a?b=c", Some(404)));
     assert_eq!(records[0].duration, Some(1_500_000_000));
     assert_eq!(records[1].method, Method::POST);
-    assert_eq!(notes, ["1 requests may have had a body, which the log does not hold"]);
+    assert_eq!(notes, ["1 request may have had a body, which the log does not hold"]);
 
     let short = read("971211336.250 1.500 \"GET /a HTTP/2.0\" 200\n");
     assert_eq!((short.records[0].at, short.records[0].status), (records[0].at, Some(200)));

@@ -385,8 +385,12 @@ async fn wrong_usage_is_64_and_sends_nothing() {
         (&[&base, "--fail", "p99"], 64, "p99"),
         (&[&base, "--think", "1s"], 64, "--users"),
         (&["http://192.0.2.1/"], 64, "--allow-target 192.0.2.1"),
-        (&[&base, "--report-html", "no/such/folder.html"], 1, "folder.html"),
-        (&[&base, "--waterfall", "no/such.log"], 1, "`[access_log] output`"),
+        (
+            &[&base, "--report-html", "no/such/folder.html"],
+            1,
+            "folder.html: No such file or directory (os error 2); make the folder first",
+        ),
+        (&[&base, "--waterfall", "no/such.log"], 64, "`[access_log] output`"),
         (&["-c", "missing.toml", "--route", "a"], 78, "missing.toml"),
     ];
     for (arguments, expected, part) in table {

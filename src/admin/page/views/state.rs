@@ -85,7 +85,7 @@ fn notices(now: &Now<'_>) -> Vec<Notice> {
         notices.push(notice("warn", text));
     }
     for (route, rate) in now.history.load_tests() {
-        let text = format!("A load test runs: forebay load sends {rate:.0} requests/s to route {route}.");
+        let text = format!("A load test runs: forebay load sends {} requests/s to route {route}.", show_rate(rate));
         notices.push(notice("warn", text));
     }
     if now.phase != Phase::Serving {
@@ -96,4 +96,24 @@ fn notices(now: &Now<'_>) -> Vec<Notice> {
         notices.push(notice("warn", format!("Changed, but waiting for a restart: {settings}.")));
     }
     notices
+}
+
+/// `200`, `3.5`, `0.25`: below ten a second, whole numbers would say little, or that nothing is sent.
+fn show_rate(rate: f64) -> String {
+    if rate >= 9.95 {
+        return format!("{rate:.0}");
+    }
+    format!("{rate:.2}").trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_load_test_has_a_rate_as_well() {
+        let shown = [0.25, 0.5, 3.0, 9.99, 200.4].map(show_rate);
+
+        assert_eq!(shown, ["0.25", "0.5", "3", "10", "200"]);
+    }
 }

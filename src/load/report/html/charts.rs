@@ -31,6 +31,13 @@ pub fn over_time(result: &RunResult, bins: &[Bin], height: f64, y: Scale) -> Cha
     chart
 }
 
+/// The legend of such a chart: its own entries and the bands.
+pub fn legend_over_time<'a>(result: &RunResult, own: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+    let warm_up = (result.plan.warm_up_s > 0).then_some(("warm", "warm-up, not counted"));
+    let stall = (!result.generator.stalls.is_empty()).then_some(("stall", "the generator itself stood still"));
+    own.iter().copied().chain(warm_up).chain(stall).collect()
+}
+
 /// At lengths that a clock has.
 fn time_ticks(from: f64, to: f64) -> Vec<(f64, String)> {
     const STEPS: [u32; 15] = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400];
@@ -135,7 +142,8 @@ pub fn rates(result: &RunResult, bins: &[Bin]) -> String {
         "Lines of the requests that were due, sent and ended, each second.",
     );
     let text = "Sent below due: the generator did not offer the load. Ended below sent: the target falls behind.";
-    figure("Offered and achieved", text, &of.map(|(class, name, _)| (class, name)), &svg)
+    let legend = legend_over_time(result, &of.map(|(class, name, _)| (class, name)));
+    figure("Offered and achieved", text, &legend, &svg)
 }
 
 pub fn in_flight(result: &RunResult, bins: &[Bin]) -> String {
@@ -147,7 +155,7 @@ pub fn in_flight(result: &RunResult, bins: &[Bin]) -> String {
     chart.line("flight", points.iter().map(|(x, y)| (*x, Some(*y))));
     let svg = chart.finish("flight", "Requests in flight", "Area of the mean number of requests in flight.");
     let text = format!("Their mean number; at most {} are allowed.", format::count(result.plan.in_flight_cap));
-    figure("In flight", &text, &[("flight", "in flight")], &svg)
+    figure("In flight", &text, &legend_over_time(result, &[("flight", "in flight")]), &svg)
 }
 
 /// What did not go well, by kind, from the bottom up.
@@ -178,6 +186,7 @@ pub fn failures(result: &RunResult, bins: &[Bin]) -> String {
         stack(&mut chart, class, bins, &mut below, count);
     }
     let svg = chart.finish("failures", "Failures over time", "Stacked bars of failures by kind, each second.");
+    let legend = legend_over_time(result, &legend);
     figure("Failures", "By the second in which the request was due.", &legend, &svg)
 }
 
@@ -224,5 +233,6 @@ pub fn lateness(result: &RunResult, bins: &[Bin]) -> String {
     );
     let text =
         "By how much requests left after they were due: the generator\u{2019}s own error, contained in response times.";
-    figure("Lateness", text, &LINES.map(|(class, name, _)| (class, name)), &svg)
+    let legend = legend_over_time(result, &LINES.map(|(class, name, _)| (class, name)));
+    figure("Lateness", text, &legend, &svg)
 }

@@ -44,7 +44,7 @@ pub fn map(result: &RunResult, bins: &[Bin]) -> String {
         legend.push(("censored", "lower bounds: timed out or unfinished"));
     }
     let text = "Each request counts in the second in which it was due, with the time from then.";
-    figure("Response time over time", text, &legend, &svg)
+    figure("Response time over time", text, &charts::legend_over_time(result, &legend), &svg)
 }
 
 /// One path for each shade, a stroke for each cell as thick as a row: some ten bytes a cell.

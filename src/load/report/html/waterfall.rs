@@ -19,9 +19,9 @@ impl Page {
     pub(super) fn waterfall(&mut self, found: &Waterfall) {
         let (Some(_), Some(tail)) = (found.all(), found.tail()) else { return };
         let text = format!(
-            "Mean of the slowest 1 % ({} requests, {} and more), from when they were due to their last byte. One clock on \
+            "Mean of the slowest 1 % ({}, {} and more), from when they were due to their last byte. One clock on \
              both sides: {} of {} requests were joined with {}.",
-            format::count(tail.count),
+            format::many(tail.count, "request"),
             format::nanos(tail.fastest_ns),
             format::count(found.joined),
             format::count(found.requests),

@@ -29,10 +29,9 @@ fn sentence(tail: &Cohort) -> String {
     parts.sort_by(|one, other| other.0.total_cmp(&one.0));
     let named = parts.iter().take(NAMED).filter(|(part, _)| part * 100.0 >= tail.response_ns);
     let named: Vec<String> = named.map(|(part, title)| format!("{} {title}", share(*part, tail.response_ns))).collect();
-    let requests = if tail.count == 1 { "request" } else { "requests" };
     format!(
-        "of the slowest 1 % ({} {requests}, {} and more): {}",
-        format::count(tail.count),
+        "of the slowest 1 % ({}, {} and more): {}",
+        format::many(tail.count, "request"),
         format::nanos(tail.fastest_ns),
         named.join(", ")
     )
