@@ -327,6 +327,11 @@ async fn serve_here(version: ConfigVersion, load: Load, inherited: Inherited, co
 
 /// Simulated upstreams and the sidecar in front of them, in one process.
 fn demo(options: &demo::Options, connect: Connect) -> Exit {
+    if let Some(file) = &options.access_log
+        && let Err(problem) = config::files::can_be_appended_to(Path::new(file))
+    {
+        return fail(Exit::Failed, &format!("--access-log: {problem}; {}", config::files::FOLDER_FIRST));
+    }
     let simulator = match Simulator::bind(demo::upstreams()) {
         Ok(simulator) => simulator,
         Err(error) => return fail(Exit::Failed, &error),

@@ -12,7 +12,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use super::decode::{Decoder, Field};
 use super::diagnostic::{Code, Diagnostic, Problem};
 use super::elements::Root;
-use super::model::Config;
+use super::model::{Config, LogOutput};
 
 /// What to do about a file that is not there; with the least that serves requests, which a test keeps valid.
 const MISSING: &str = "\
@@ -26,6 +26,9 @@ path = \"/*\"
 upstream = \"app\"
 
 `forebay demo` needs no file; `forebay schema` is for editors that complete keys";
+
+/// What to do about a folder in which no file can be made.
+pub const FOLDER_FIRST: &str = "make the folder first, where the user that Forebay runs as can write";
 
 /// The text of the configuration file.
 pub fn read_configuration(path: &Path, limit: u64) -> Result<String, Box<Diagnostic>> {
@@ -59,7 +62,8 @@ enum Content {
     PrivateKey,
 }
 
-/// Reports the TLS files that are missing or hold something else, and a recording that cannot begin.
+/// Reports the TLS files that are missing or hold something else, an access log that cannot be opened, and a recording that
+/// cannot begin.
 pub fn check(cx: &mut Decoder<'_>, root: &Root) {
     for listener in root.listener.get().into_iter().flat_map(|listeners| &listeners.items) {
         let Some(tls) = listener.value.tls.get() else { continue };
@@ -72,6 +76,12 @@ pub fn check(cx: &mut Decoder<'_>, root: &Root) {
             check_file(cx, &tls.ca, Content::Certificates);
         }
     }
+    if let Some((LogOutput::File(file), span)) = root.access_log.get().and_then(|log| log.output.written())
+        && let Err(problem) = can_be_appended_to(file)
+    {
+        let problem = Problem::error(Code::File, span, format!("the access log cannot be opened: {problem}"));
+        cx.report(problem.help(format!("{FOLDER_FIRST}, or write \"stdout\"")));
+    }
     if let Some((file, span)) = root.record.get().and_then(|record| record.file.written())
         && let Err(problem) = can_be_made(file)
     {
@@ -80,6 +90,16 @@ pub fn check(cx: &mut Decoder<'_>, root: &Root) {
         cx.report(
             problem.help("the folder has to be there, and the user that Forebay runs as has to be able to write in it"),
         );
+    }
+}
+
+/// Whether this process may append to a file of this name, there or not.
+pub fn can_be_appended_to(file: &Path) -> Result<(), String> {
+    match file.metadata() {
+        Ok(found) if found.is_dir() => Err(format!("{} is a folder", file.display())),
+        Ok(_) => rustix::fs::access(file, Access::WRITE_OK)
+            .map_err(|error| format!("the file {} cannot be written: {error}", file.display())),
+        Err(_) => can_be_made(file),
     }
 }
 

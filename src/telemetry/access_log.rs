@@ -385,12 +385,20 @@ fn open(output: &LogOutput) -> io::Result<Option<File>> {
         LogOutput::Off => return Ok(None),
         LogOutput::Stdout => File::from(io::stdout().as_fd().try_clone_to_owned()?),
         LogOutput::Stderr => File::from(io::stderr().as_fd().try_clone_to_owned()?),
-        LogOutput::File(path) => OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(path)
-            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?,
+        LogOutput::File(path) => {
+            OpenOptions::new().append(true).create(true).open(path).map_err(|error| {
+                io::Error::new(error.kind(), format!("{}: {error}{}", path.display(), advice(&error)))
+            })?
+        }
     }))
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => "; make the folder first, or write `output = \"stdout\"`",
+        io::ErrorKind::PermissionDenied => "; the user that Forebay runs as has to be able to write there",
+        _ => "",
+    }
 }
 
 /// The part of all hashes that is logged.

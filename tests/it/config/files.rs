@@ -72,6 +72,31 @@ fn missing_and_wrong_files_are_all_reported() {
 }
 
 #[test]
+fn an_access_log_that_cannot_be_opened_is_a_mistake() {
+    let report = |file: &str| {
+        let folder = folder(&format!("[access_log]\noutput = \"file:{file}\""));
+        write(folder.path(), "plain", "");
+        load_in(folder.path()).map_err(|report| report.to_string())
+    };
+
+    for fine in ["access.log", "plain", "/dev/null"] {
+        assert!(report(fine).is_ok(), "{fine}");
+    }
+    let wrong = [
+        ("none/x.log", "none cannot be used: No such file"),
+        ("plain/x.log", "plain is a file"),
+        (".", ". is a folder"),
+    ];
+    for (file, expected) in wrong {
+        let told = report(file).expect_err(file);
+        assert!(told.starts_with("error[file]: the access log cannot be opened: "), "{told}");
+        for part in [expected, "forebay.toml:2:10", "^^^", "make the folder first", "write \"stdout\""] {
+            assert!(told.contains(part), "{part:?} is not in\n{told}");
+        }
+    }
+}
+
+#[test]
 fn a_recording_that_cannot_begin_is_warned_of() {
     let warnings = |file: &str| {
         let folder = folder(&format!("[record]\nfile = \"{file}\""));
