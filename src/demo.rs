@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use crate::config::address_option;
 use crate::simulate::settings::{Capacity, Fault, FaultKind, Latency};
 use crate::simulate::{Settings, Simulator, Upstream};
 
@@ -17,7 +18,7 @@ use crate::simulate::{Settings, Simulator, Upstream};
 #[derive(Debug, clap::Args)]
 pub struct Options {
     /// Where the sidecar listens; port 0 takes a free one. The default is 127.0.0.1:8080, or a free port when that is taken.
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = address_option)]
     pub listen: Option<SocketAddr>,
     /// Where its metrics and its page are, on loopback; port 0 takes a free one. The default is 127.0.0.1:9901, or a free port
     /// when that is taken.
@@ -30,7 +31,7 @@ pub struct Options {
 
 /// There is no token that would protect it elsewhere.
 fn loopback(text: &str) -> Result<SocketAddr, String> {
-    let address: SocketAddr = text.parse().map_err(|error: std::net::AddrParseError| error.to_string())?;
+    let address = address_option(text)?;
     match address.ip().to_canonical().is_loopback() {
         true => Ok(address),
         false => Err("the demo's admin listener has no token: it is on 127.0.0.1 or [::1] only".to_owned()),

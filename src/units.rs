@@ -86,31 +86,43 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     while !rest.is_empty() {
         let (number, after_number) = split_number(rest);
         let (unit, after_unit) = split_unit(after_number);
-        total = total.checked_add(duration_part(number, unit)?).ok_or_else(too_long)?;
+        let before = &text.trim()[..text.trim().len() - rest.len()];
+        total = total.checked_add(duration_part(before, number, unit)?).ok_or_else(too_long)?;
         rest = after_unit;
     }
     let seconds = u64::try_from(total / NANOS_PER_SECOND).map_err(|_| too_long())?;
     Ok(Duration::new(seconds, (total % NANOS_PER_SECOND) as u32))
 }
 
-/// The nanoseconds of one `number unit` pair.
-fn duration_part(number: &str, unit: &str) -> Result<u128, UnitError> {
+/// The nanoseconds of one `number unit` pair; `before` is what stands before it, which advice keeps.
+fn duration_part(before: &str, number: &str, unit: &str) -> Result<u128, UnitError> {
     if number.is_empty() {
         return Err(UnitError::new("is not a duration", "write a number with its unit, as in \"3s\" or \"250ms\""));
     }
     if unit.is_empty() {
-        let help = format!("write \"{number}s\" for seconds or \"{number}ms\" for milliseconds");
+        let help = match smaller_unit(before) {
+            Some(smaller) => format!("write \"{before}{number}{smaller}\""),
+            None => format!("write \"{before}{number}s\" for seconds or \"{before}{number}ms\" for milliseconds"),
+        };
         return Err(UnitError::new("has no unit", help));
     }
     let Some((_, nanos)) = DURATION_UNITS.iter().find(|(name, _)| *name == unit) else {
-        return Err(unknown_duration_unit(number, unit.trim()));
+        return Err(unknown_duration_unit(before, number, unit.trim()));
     };
     scale(number, *nanos).ok_or_else(too_long)
 }
 
-fn unknown_duration_unit(number: &str, unit: &str) -> UnitError {
+/// The unit that goes on after a time that ends with another: seconds after minutes.
+fn smaller_unit(before: &str) -> Option<&'static str> {
+    const BELOW: [(&str, &str); 8] =
+        [("d", "h"), ("h", "m"), ("m", "s"), ("min", "s"), ("s", "ms"), ("ms", "us"), ("us", "ns"), ("µs", "ns")];
+    let unit = before.rsplit(|c: char| c.is_ascii_digit() || c == '.').next()?;
+    BELOW.iter().find(|(name, _)| *name == unit).map(|(_, below)| *below)
+}
+
+fn unknown_duration_unit(before: &str, number: &str, unit: &str) -> UnitError {
     let help = match DURATION_WORDS.iter().find(|(word, _)| unit.eq_ignore_ascii_case(word)) {
-        Some((_, meant)) => format!("write \"{number}{meant}\""),
+        Some((_, meant)) => format!("write \"{before}{number}{meant}\""),
         None => "the units are d, h, m (or min), s, ms, us (or µs) and ns, as in \"1m30s\"".to_owned(),
     };
     UnitError::new(format!("has the unknown unit `{unit}`"), help)
@@ -316,12 +328,17 @@ mod tests {
         let error = parse_duration("30").expect_err("no unit");
 
         assert_eq!(error.to_string(), "has no unit: write \"30s\" for seconds or \"30ms\" for milliseconds");
+
+        for (text, meant) in [("1m30", "1m30s"), ("1h30", "1h30m"), ("1d2h30", "1d2h30m"), ("3s250", "3s250ms")] {
+            let error = parse_duration(text).unwrap_err();
+            assert_eq!(error.to_string(), format!("has no unit: write \"{meant}\""), "{text}");
+        }
     }
 
     #[test]
     fn another_word_for_a_unit_is_refused_with_the_right_one() {
         for (text, right) in
-            [("3sec", "3s"), ("3 seconds", "3s"), ("1m30Sec", "30s"), ("2minutes", "2m"), ("5msec", "5ms")]
+            [("3sec", "3s"), ("3 seconds", "3s"), ("1m30Sec", "1m30s"), ("2minutes", "2m"), ("5msec", "5ms")]
         {
             let error = parse_duration(text).expect_err(text);
             assert_eq!(error.help, format!("write {right:?}"), "{text}");

@@ -43,6 +43,8 @@ impl Shape {
             Shape::Either(shapes) => shapes.iter().map(Shape::what).collect::<Vec<_>>().join(", or "),
             Shape::List(of) => format!("a list, each {}", of.what()),
             Shape::Table(table) => format!("a table with {}", one_or_more_keys(&table())),
+            // What its few keys hold differs.
+            Shape::Map { names, value } if value.what().is_empty() => format!("a table with {names}"),
             Shape::Map { names, value } => format!("a table of {names}, each {}", value.what()),
         }
     }

@@ -40,6 +40,8 @@ pub use schema::schema;
 pub use settings::{Origin, Settings};
 use source::Source;
 use substitute::Variables;
+pub use value::network::address_option;
+
 use value::network::AddressOrOff;
 
 use crate::latency::written::ReadFile;

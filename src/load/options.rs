@@ -184,7 +184,7 @@ pub struct OutputOptions {
     #[arg(long, value_name = "ACCESS_LOG")]
     pub waterfall: Option<PathBuf>,
     /// Show the numbers of the running test to Prometheus, at /metrics of this address; port 0 takes a free one.
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = crate::config::address_option)]
     pub metrics: Option<SocketAddr>,
     /// Spin before each release: microseconds more exact, at the price of a CPU.
     #[arg(long)]

@@ -57,6 +57,9 @@ impl Question {
         let (status, body) = asked.map_err(|_| self.failed(format!("no answer within {TIMEOUT:?}")))??;
         match status {
             StatusCode::OK => self.parts(&body),
+            StatusCode::UNAUTHORIZED if self.token.is_some() => {
+                Err(self.failed(format!("it refused the token in {TOKEN}")))
+            }
             StatusCode::UNAUTHORIZED => Err(self.failed(format!("it wants the admin token: set {TOKEN}"))),
             StatusCode::NOT_FOUND => {
                 Err(self.failed("it has no such view: it is older than this program, or no Forebay"))

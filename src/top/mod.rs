@@ -17,13 +17,14 @@ use self::screen::{Help, Screen};
 use crate::admin::page::views::Name;
 use crate::exit_code::Exit;
 use crate::load::report::Look;
+use crate::output::Reader;
 
 const TOKEN: &str = "FOREBAY_ADMIN_TOKEN";
 
 #[derive(Debug, Args)]
 pub struct Options {
     /// The admin listener of the running process.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9901")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9901", value_parser = crate::config::address_option)]
     pub admin: SocketAddr,
     /// What to show.
     #[arg(value_enum, default_value_t = Shown::Overview)]
@@ -82,8 +83,8 @@ pub async fn run(options: &Options) -> Result<Exit, String> {
     let stdout = io::stdout();
     if options.once || !stdout.is_terminal() {
         loop {
-            screen::print(&parts, &Look::of(&stdout)).map_err(|error| error.to_string())?;
-            if options.once {
+            let reader = screen::print(&parts, &Look::of(&stdout)).map_err(|error| error.to_string())?;
+            if options.once || reader == Reader::Gone {
                 return Ok(Exit::Done);
             }
             tokio::time::sleep(options.every).await;

@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal, Stdout, Write};
 use crate::admin::page::table::Tone;
 use crate::admin::page::views::{self, Part};
 use crate::load::report::Look;
+use crate::output::{self, Reader};
 
 /// Leaves the screen when dropped.
 #[derive(Debug)]
@@ -60,11 +61,9 @@ fn picture(parts: &[Part], look: &Look, trouble: Option<&str>, help: &Help, rows
 }
 
 /// For a pipe, or once.
-pub fn print(parts: &[Part], look: &Look) -> io::Result<()> {
-    let mut output = io::stdout().lock();
-    let width = if output.is_terminal() { look.width } else { usize::MAX };
-    output.write_all(text(parts, look, width).as_bytes())?;
-    output.flush()
+pub fn print(parts: &[Part], look: &Look) -> io::Result<Reader> {
+    let width = if io::stdout().is_terminal() { look.width } else { usize::MAX };
+    output::print(&text(parts, look, width))
 }
 
 fn text(parts: &[Part], look: &Look, width: usize) -> String {

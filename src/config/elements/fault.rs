@@ -78,8 +78,17 @@ impl Fault {
         let resets = self.reset.copied() == Some(true);
         let holds_back = self.bandwidth.copied().is_some_and(|rate| rate.0 > 0);
         if !resets && [self.delay.is_written(), self.abort.is_written(), holds_back] == [false; 3] {
-            let problem = Problem::error(Code::MissingKey, spot.span.clone(), "this fault does nothing");
-            cx.report(problem.help("add `delay`, `abort`, `reset = true` or `bandwidth`"));
+            let problem = match self.bandwidth.key_span() {
+                Some(span) if self.bandwidth.is_written() => {
+                    let message = "this fault does nothing: a `bandwidth` of 0, or \"off\", limits nothing";
+                    Problem::error(Code::InvalidValue, span, message).help(
+                        "write more than 0, as in \"16KiB/s\"; to let nothing through, use `reset = true` or a `delay`",
+                    )
+                }
+                _ => Problem::error(Code::MissingKey, spot.span.clone(), "this fault does nothing")
+                    .help("add `delay`, `abort`, `reset = true` or `bandwidth`"),
+            };
+            cx.report(problem);
         }
         if resets && self.abort.is_written() {
             let problem =

@@ -397,7 +397,7 @@ const ON_ERROR: &str = "\"embed\", \"omit\", \"fail\", { value = ... } or { sour
 
 impl Value for WrittenOnError {
     fn shape() -> Shape {
-        let any = Box::new(Shape::Any { what: "a value" });
+        let any = Box::new(Shape::Any { what: "" });
         Shape::Either(vec![Shape::Choice(&ON_ERROR_WORDS), Shape::Map { names: "`value` or `source`", value: any }])
     }
 

@@ -1,6 +1,6 @@
 //! Addresses: sockets, endpoints, address blocks.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde_json::Value as Json;
 
@@ -10,7 +10,8 @@ use crate::config::describe::Shape;
 use crate::config::model::{Cidr, EndpointAddress};
 use crate::config::tree::Node;
 
-const ADDRESS: Shape = Shape::Text { what: "an IP address and a port such as \"127.0.0.1:8080\"", pattern: None };
+const ADDRESS_WHAT: &str = "an IP address and a port such as \"127.0.0.1:8080\"";
+const ADDRESS: Shape = Shape::Text { what: ADDRESS_WHAT, pattern: None };
 
 impl Value for SocketAddr {
     fn shape() -> Shape {
@@ -26,6 +27,18 @@ impl Value for SocketAddr {
     }
 }
 
+/// An address on the command line, explained as in the file.
+///
+/// # Errors
+///
+/// When it is none, with what to write.
+pub fn address_option(text: &str) -> Result<SocketAddr, String> {
+    parse_address(text).map_err(|TextError { problem, help, .. }| match help {
+        Some(help) => format!("it {problem}; {help}"),
+        None => format!("it {problem}; expected {ADDRESS_WHAT}"),
+    })
+}
+
 fn parse_address(text: &str) -> Result<SocketAddr, TextError> {
     if let Ok(address) = text.parse() {
         return Ok(address);
@@ -39,13 +52,34 @@ fn parse_address(text: &str) -> Result<SocketAddr, TextError> {
     if let Some(port) = text.strip_prefix("localhost:").filter(|port| is_port(port)) {
         return Err(error.help(format!("write \"127.0.0.1:{port}\" or \"[::1]:{port}\"")));
     }
-    if text.parse::<IpAddr>().is_ok() {
-        return Err(TextError::new("has no port").help(format!("write \"{text}:8080\"")));
+    if let Some(error) = without_port(text, 8080) {
+        return Err(error);
     }
     if is_port(text) {
         return Err(error.help(format!("write \"127.0.0.1:{text}\"")));
     }
     Err(error)
+}
+
+/// What is wrong with an IP address that has no port, or seems to have none.
+fn without_port(text: &str, usual: u16) -> Option<TextError> {
+    let error = |help: String| Some(TextError::new("has no port").help(help));
+    let is_six = |text: &str| text.parse::<Ipv6Addr>().is_ok();
+    if text.parse::<Ipv4Addr>().is_ok()
+        || text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).is_some_and(is_six)
+    {
+        return error(format!("write \"{text}:{usual}\""));
+    }
+    if !is_six(text) {
+        return None;
+    }
+    // The last part of `::1:80` may be meant as a port: only brackets tell.
+    match text.rsplit_once(':').filter(|(host, port)| is_six(host) && is_port(port)) {
+        Some((host, port)) => {
+            error(format!("write \"[{host}]:{port}\", or \"[{text}]:{usual}\" if all of it is the address"))
+        }
+        None => error(format!("write \"[{text}]:{usual}\"")),
+    }
 }
 
 fn is_port(text: &str) -> bool {
@@ -97,11 +131,16 @@ fn parse_endpoint(text: &str) -> Result<EndpointAddress, TextError> {
     if let Ok(address) = text.parse::<SocketAddr>() {
         return check_port(address.port()).map(|_| EndpointAddress::Socket(address));
     }
-    if let Ok(address) = text.parse::<IpAddr>() {
-        let host = if address.is_ipv6() { format!("[{text}]") } else { text.to_owned() };
-        return Err(TextError::new("has no port").help(format!("write \"{host}:80\"")));
+    if text.is_empty() {
+        return Err(TextError::new("names no host").help("write a host and its port, as in \"10.0.0.7:80\""));
+    }
+    if let Some(error) = without_port(text, 80) {
+        return Err(error);
     }
     let Some((host, port)) = text.rsplit_once(':') else {
+        if !is_host_name(text) {
+            return Err(TextError::new("has no valid host name").at(0..text.len()));
+        }
         return Err(TextError::new("has no port").help(format!("write \"{text}:80\", or the port it listens on")));
     };
     if !is_host_name(host) {

@@ -268,6 +268,32 @@ fn a_port_in_use_is_a_runtime_failure_that_says_what_to_do() {
     assert!(message.contains("ss -ltnp"), "{message}");
 }
 
+#[test]
+fn an_address_is_explained_as_in_the_file() {
+    let folder = Folder::with(GOOD);
+    let wrong = [
+        ("demo --listen 8180", "it is not an IP address with a port; write \"127.0.0.1:8180\""),
+        ("top --admin 9901", "it is not an IP address with a port; write \"127.0.0.1:9901\""),
+        ("demo --admin localhost:1", "write \"127.0.0.1:1\" or \"[::1]:1\""),
+        ("load http://127.0.0.1:1/ --metrics nohost", "expected an IP address and a port such as \"127.0.0.1:8080\""),
+    ];
+    for (arguments, expected) in wrong {
+        let output = folder.forebay(arguments);
+
+        assert_eq!(code(&output), 64, "forebay {arguments}");
+        assert!(stderr(&output).contains(expected), "forebay {arguments}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_log_of_the_demo_that_cannot_be_opened_is_told_by_its_option() {
+    let output = Folder::with(GOOD).forebay("demo --access-log nowhere/x.log");
+
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).starts_with("forebay: --access-log: the folder nowhere "), "{}", stderr(&output));
+    assert!(stderr(&output).contains("make the folder first"), "{}", stderr(&output));
+}
+
 /// A load test of nobody: every request fails at once, and the report says so.
 fn short_load(outputs: &str) -> String {
     format!("load http://127.0.0.1:1/ -r 20/s -d 1s {outputs}")

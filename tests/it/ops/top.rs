@@ -86,6 +86,9 @@ async fn it_says_what_to_do_when_there_is_nobody_or_a_token_is_wanted() {
     let refused = top(forebay.admin(), &[], None).await;
     assert_eq!(refused.status.code(), Some(1));
     assert!(text(&refused.stderr).contains("set FOREBAY_ADMIN_TOKEN"), "{}", text(&refused.stderr));
+    let wrong = top(forebay.admin(), &[], Some("other")).await;
+    assert_eq!(wrong.status.code(), Some(1));
+    assert!(text(&wrong.stderr).contains("refused the token in FOREBAY_ADMIN_TOKEN"), "{}", text(&wrong.stderr));
     let shown = top(forebay.admin(), &[], Some("t0ken")).await;
     assert!(shown.status.success() && text(&shown.stdout).contains("Routes"), "{}", text(&shown.stderr));
 }
