@@ -299,10 +299,15 @@ fn short_load(outputs: &str) -> String {
     format!("load http://127.0.0.1:1/ -r 20/s -d 1s {outputs}")
 }
 
+/// It ended by itself; on a busy machine, perhaps void.
+fn measured(output: &Output) {
+    assert!([0, 4].contains(&code(output)), "{}", stderr(output));
+}
+
 #[test]
 fn output_that_does_not_arrive_is_a_runtime_failure() {
     let folder = Folder::with(GOOD);
-    assert_eq!(code(&folder.forebay(&short_load("--report-json a.json"))), 0);
+    measured(&folder.forebay(&short_load("--report-json a.json")));
     let load = short_load("--quiet --report-json b.json");
     let commands = [
         "schema",
@@ -330,7 +335,7 @@ fn output_that_does_not_arrive_is_a_runtime_failure() {
         assert!(stderr(&output).contains(message), "forebay {arguments}: {}", stderr(&output));
     }
     // What was asked for beside it is whole.
-    assert_eq!(code(&folder.forebay("compare a.json b.json")), 0);
+    assert_eq!(code(&folder.forebay("compare --allow-void a.json b.json")), 0);
 }
 
 #[test]
@@ -350,7 +355,7 @@ fn a_reader_who_has_seen_enough_is_no_failure() {
 fn a_report_that_cannot_be_written_leaves_the_old_one_alone() {
     let folder = Folder::with(GOOD);
     let load = |name: &str| short_load(&format!("--quiet {name}"));
-    assert_eq!(code(&folder.forebay(&load("--report-json a.json"))), 0);
+    measured(&folder.forebay(&load("--report-json a.json")));
     let writes = [
         (load("--report-json old"), "old"),
         (load("--report-html old"), "old"),
