@@ -198,7 +198,8 @@ mod tests {
         let pacer = Pacer::new(clock, false).expect("a timer");
         tokio::select! {
             biased;
-            _ = pacer.until(MS) => panic!("is not over at the first poll"),
+            // On a busy machine it may be over at the first poll; then nothing is left over.
+            _ = pacer.until(MS) => {}
             () = std::future::ready(()) => {}
         }
         // Its timer expires unseen.
