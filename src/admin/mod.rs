@@ -76,7 +76,7 @@ const MAX_UNSENT: u32 = 64 << 10;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What answers that are being read may hold together. A scrape of 50 routes takes 0.7 MB, one of 1000 routes 13 MB.
-const MAX_HELD_BYTES: usize = 32 << 20;
+pub const MAX_HELD_BYTES: usize = 32 << 20;
 
 /// Room for a head. Larger ones are answered 431 by hyper.
 const MAX_HEAD_BYTES: usize = 16 << 10;

@@ -15,7 +15,7 @@ use crate::support::fault_upstream::{FaultUpstream, scripts};
 use crate::support::forebay::Forebay;
 use crate::support::http;
 use crate::support::process::{Process, command};
-use crate::support::prometheus::{Format, Prometheus, Setup, Version};
+use crate::support::prometheus::{self, Format, Prometheus, Setup, Version};
 
 const CONFIG: &str = r#"
     [access_log]
@@ -250,10 +250,9 @@ async fn variables_have_values(name: &str, prometheus: &Prometheus) {
     }
 }
 
+/// Over a time in which something has come.
 fn all_chosen(expression: &str) -> String {
-    let chosen = ["$job", "$instance", "$route", "$upstream"];
-    let expression = chosen.iter().fold(expression.to_owned(), |text, name| text.replace(name, ".+"));
-    expression.replace("$__rate_interval", "10s")
+    prometheus::all_chosen(expression, "10s")
 }
 
 /// Of panels and annotations. Whether something has changed is asked as how often it has.

@@ -15,8 +15,7 @@ use crate::support::metrics::Scrape;
 const ROUTES: usize = 300;
 const READERS: usize = 24;
 
-/// `MAX_HELD_BYTES` of src/admin/mod.rs.
-const MAX_HELD: f64 = (32 << 20) as f64;
+const MAX_HELD: f64 = forebay::admin::MAX_HELD_BYTES as f64;
 
 /// Reads a little now and then, so that nothing of it looks hung, and comes back when it is cut.
 async fn read_slowly(admin: SocketAddr) {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::prometheus::{Course, Prometheus, Span};
+use super::prometheus::{Course, Prometheus, Span, all_chosen};
 
 /// Pixels of one cell of the grid, and between panels.
 const CELL: (f64, f64) = (55.0, 27.0);
@@ -50,11 +50,7 @@ struct Drawing<'a> {
 
 /// Everything is chosen, and rates are taken over `window`. Says also how high the page is.
 pub async fn page(file: &str, dashboard: &Value, prometheus: &Prometheus, span: Span, window: &str) -> (String, f64) {
-    let ask = async |expression: &Value, span: Span| {
-        let names = ["$job", "$instance", "$route", "$upstream"];
-        let expression = names.iter().fold(text(expression).to_owned(), |text, name| text.replace(name, ".+"));
-        prometheus.over(&expression.replace("$__rate_interval", window), span).await
-    };
+    let ask = async |expression: &Value, span: Span| prometheus.over(&all_chosen(text(expression), window), span).await;
     let mut marks = Vec::new();
     for annotation in list(&dashboard["annotations"]["list"]) {
         let colour = text(&annotation["iconColor"]);

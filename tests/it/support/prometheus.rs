@@ -24,6 +24,13 @@ pub struct Series {
     pub value: f64,
 }
 
+/// An expression of a dashboard in which every variable means all, and rates are taken over `window`.
+pub fn all_chosen(expression: &str, window: &str) -> String {
+    let chosen = ["$job", "$instance", "$route", "$upstream"];
+    let expression = chosen.iter().fold(expression.to_owned(), |text, name| text.replace(name, ".+"));
+    expression.replace("$__rate_interval", window)
+}
+
 /// One series over time: instants in seconds since 1970, without those for which there is nothing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Course {
