@@ -16,8 +16,9 @@ use self::keys::{Key, Keys};
 use self::screen::{Help, Screen};
 use crate::admin::page::views::Name;
 use crate::exit_code::Exit;
-use crate::load::report::Look;
+use crate::load::report::{Look, is_dumb_terminal};
 use crate::output::Reader;
+use crate::shutdown::Stops;
 
 const TOKEN: &str = "FOREBAY_ADMIN_TOKEN";
 
@@ -81,7 +82,7 @@ pub async fn run(options: &Options) -> Result<Exit, String> {
     let mut question = Question::new(options.admin, options.view.name(), options.route.as_deref(), token);
     let mut parts = question.ask().await?;
     let stdout = io::stdout();
-    if options.once || !stdout.is_terminal() {
+    if options.once || !stdout.is_terminal() || is_dumb_terminal() {
         loop {
             let reader = screen::print(&parts, &Look::of(&stdout)).map_err(|error| error.to_string())?;
             if options.once || reader == Reader::Gone {
@@ -91,11 +92,13 @@ pub async fn run(options: &Options) -> Result<Exit, String> {
             parts = question.ask().await?;
         }
     }
+    // Told to end by another, too, it gives the terminal back.
+    let mut stops = Stops::new().map_err(|error| error.to_string())?;
     let mut screen = Screen::open(stdout).map_err(|error| error.to_string())?;
     let shown = show(&mut question, options, parts, &mut screen);
     tokio::select! {
         shown = shown => shown.map_err(|error| error.to_string())?,
-        interrupted = tokio::signal::ctrl_c() => interrupted.map_err(|error| error.to_string())?,
+        _ = stops.next() => {}
     }
     Ok(Exit::Done)
 }

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use command_fds::{CommandFdExt, FdMapping};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 
 use crate::support::eventually;
 use crate::support::http::get;
-use crate::support::process::{Process, command};
+use crate::support::process::{Process, command, only_child};
 
 struct Folder(tempfile::TempDir);
 
@@ -126,10 +126,4 @@ async fn as_pid_1_it_refuses_a_hand_over_and_says_what_to_do_instead() {
     // PID 1 has no default handlers: that SIGTERM ends it is the program's own doing.
     kill_process(forebay, Signal::TERM).expect("it runs");
     assert_eq!(unshare.ended().await.code(), Some(0));
-}
-
-fn only_child(parent: u32) -> Pid {
-    let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).expect("a child list");
-    let child = children.split_whitespace().next().and_then(|pid| pid.parse().ok()).expect("one child");
-    Pid::from_raw(child).expect("not zero")
 }

@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 use std::process::Output;
 
+use rustix::process::{Signal, kill_process};
 use tokio::process::Command;
 
 use crate::support::forebay::Forebay;
-use crate::support::process::{Process, command};
+use crate::support::process::{Process, command, only_child};
 use crate::support::{eventually, http};
 
 const CONFIG: &str =
@@ -49,15 +50,40 @@ async fn each_view_is_shown_as_the_page_has_it() {
 }
 
 /// `script` gives it a terminal of 24 lines and 80 columns.
+fn in_a_terminal(kind: &str, admin: SocketAddr) -> Process {
+    let mut run = command("script");
+    let top = format!("stty cols 80 rows 24; exec {} top --admin {admin}", env!("CARGO_BIN_EXE_forebay"));
+    run.args(["--quiet", "--return", "--command", &top, "/dev/null"]).env("TERM", kind);
+    Process::start("forebay top", run)
+}
+
+fn shows(what: &'static str) -> impl Fn(&[String]) -> Option<()> {
+    move |lines| lines.iter().any(|line| line.contains(what)).then_some(())
+}
+
+#[tokio::test]
+async fn told_to_end_it_gives_the_terminal_back_and_a_dumb_one_gets_lines() {
+    let forebay = Forebay::start(CONFIG).await;
+    let mut top = in_a_terminal("xterm", forebay.admin());
+    top.output("shows the overview", shows("Upstreams")).await;
+    kill_process(only_child(top.id()), Signal::TERM).expect("it runs");
+    let status = top.ended().await;
+    let shown = top.stdout.all().join("\n");
+    assert!(status.success() && shown.trim_end().ends_with("\u{1b}[?1049l"), "{status}: {shown:?}");
+
+    let mut top = in_a_terminal("dumb", forebay.admin());
+    top.output("shows it twice", |lines| {
+        (lines.iter().filter(|line| line.contains("Upstreams")).count() == 2).then_some(())
+    })
+    .await;
+    assert!(!top.stdout.all().concat().contains('\u{1b}'), "{:?}", top.stdout.all());
+}
+
 #[tokio::test]
 async fn in_a_terminal_keys_turn_to_other_views_and_end_it() {
     let forebay = Forebay::start(CONFIG).await;
-    let mut run = command("script");
-    let top = format!("stty cols 80 rows 24; {} top --admin {}", env!("CARGO_BIN_EXE_forebay"), forebay.admin());
-    run.args(["--quiet", "--return", "--command", &top, "/dev/null"]);
-    let mut top = Process::start("forebay top", run);
+    let mut top = in_a_terminal("xterm", forebay.admin());
 
-    let shows = |what: &'static str| move |lines: &[String]| lines.iter().any(|line| line.contains(what)).then_some(());
     top.output("shows the overview", shows("Upstreams")).await;
     top.types("\t");
     top.output("shows the latency", shows("deadline")).await;

@@ -151,3 +151,10 @@ fn cpu_ticks(stat: &str) -> u64 {
     let times = fields.split_whitespace().skip(11).take(2);
     times.map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
 }
+
+/// Of a process that has one.
+pub fn only_child(parent: u32) -> Pid {
+    let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).expect("a child list");
+    let child = children.split_whitespace().next().and_then(|pid| pid.parse().ok()).expect("one child");
+    Pid::from_raw(child).expect("not zero")
+}

@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-use super::process::{Process, command};
+use super::process::{Process, command, only_child};
 use super::repository;
 
 /// A running service manager. Dropped, it is killed with all that it runs.
@@ -83,11 +83,9 @@ impl Manager {
     }
 
     fn inside(&self, program: &str) -> Command {
-        let unshare = self.process.id();
-        let children =
-            std::fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children")).expect("a child list");
+        let first = only_child(self.process.id()).as_raw_pid().to_string();
         let mut enter = command("nsenter");
-        enter.args(["--target", children.split_whitespace().next().expect("one child"), "--mount", "--pid", "--"]);
+        enter.args(["--target", &first, "--mount", "--pid", "--"]);
         enter.arg(program);
         enter
     }
